@@ -1,0 +1,100 @@
+"""Attempts in a batch of mazes under tables of policies, and the adaptation between them: what an actor does with a lease."""
+
+# M mazes, E attempts, T steps, S states, A moves, N steps of all attempts
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from actors import families
+from protocol.config import Config
+from protocol.credit import Steps
+from protocol.inner import adapt, initial_policy, unflatten
+from protocol.maze import MOVES, Mazes
+from protocol.messages import Attempts
+from protocol.policy import Floats, Scene, log_policy
+from protocol.states import StateTable
+
+A = len(MOVES)
+
+
+def collect(theta_P: Floats, seed: Sequence[int], config: Config) -> tuple[Mazes, tuple[Attempts, ...], dict[str, float]]:
+    """The mazes that `seed` stands for and the attempts at them: a pure function, but for the seconds that it took."""
+    began = time.perf_counter()
+    rng = np.random.default_rng(seed)
+    mazes = families.sample(config.maze, config.run.mazes_per_lease, rng, held_out=False)
+    sampled = time.perf_counter()
+    stages, rollout_s = attempt_and_adapt(theta_P, mazes, rng, config)
+    seconds = {"sampling": sampled - began, "rollouts": rollout_s}
+    seconds["adaptation"] = time.perf_counter() - sampled - rollout_s
+    return mazes, stages, seconds
+
+
+def attempt_and_adapt(
+    theta_P: Floats, mazes: Mazes, rng: np.random.Generator, config: Config
+) -> tuple[tuple[Attempts, ...], float]:
+    """K+1 stages of attempts, one inner step after each but the last, and the seconds spent on attempts alone."""
+    table = StateTable.of(mazes, config.policy.radius)
+    scene = Scene.of(table, torch.device("cpu"))
+    theta = unflatten(torch.from_numpy(theta_P.copy()), config)
+    phi = initial_policy(theta, len(mazes))
+    stages, rollout_s = [], 0.0
+    for stage in range(config.inner.steps + 1):
+        last = stage == config.inner.steps
+        phi = {name: value.detach().requires_grad_(not last) for name, value in phi.items()}
+        log_prob = log_policy(phi, scene)
+        began = time.perf_counter()
+        each = config.outer.attempts if last else config.inner.attempts
+        attempts = roll_out(log_prob.detach().numpy(), table, each, config.run.horizon, rng)
+        rollout_s += time.perf_counter() - began
+        stages.append(attempts)
+        if not last:
+            steps = Steps.of(attempts, scene, config.run.discount)
+            phi = adapt(phi, theta, log_prob, steps, scene, config, graph=False)
+    return tuple(stages), rollout_s
+
+
+def roll_out(log_prob: Floats, table: StateTable, attempts: int, horizon: int, rng: np.random.Generator) -> Attempts:
+    """E attempts in each of M mazes: every step is three look-ups for all attempts at once.
+
+    The tables are indexed by the last (state, move) pair, so that a step reads where it stands and what it may do there in one
+    go: `base[pair]` is A * the state that followed, `cumulative[pair]` the policy there. Row -1 stands for the exit.
+    """
+    mazes, states = table.cell_MS.shape
+    walkers = mazes * attempts
+    offset_M = np.arange(mazes, dtype=np.int32)[:, None] * np.int32(states)
+    following = np.where(table.next_MSA == table.exit_state, -1, table.next_MSA + offset_M[:, :, None]).reshape(-1)
+    cumulative_SA = np.cumsum(np.exp(log_prob.reshape(-1, A)), axis=1, dtype=np.float32)
+    cumulative_SA[:, -1] = 2.0  # whatever the rounding, the last move takes the rest
+    base = following * np.int32(A)
+    cumulative = cumulative_SA[following]
+
+    pairs_TW = np.empty((horizon, walkers), np.int32)
+    length_W = np.full(walkers, horizon, np.int64)
+    walker_W = np.arange(walkers)
+    at = np.repeat(offset_M[:, 0] * np.int32(A), attempts)
+    chance = cumulative_SA[at // A]
+    for step in range(horizon):
+        drawn = rng.random(len(at), dtype=np.float32)
+        pair = at + (drawn[:, None] >= chance).sum(axis=1, dtype=np.int32)
+        pairs_TW[step, walker_W] = pair
+        at = base[pair]
+        chance = cumulative[pair]
+        done = at < 0
+        if done.any():
+            length_W[walker_W[done]] = step + 1
+            going = ~done
+            walker_W, at, chance = walker_W[going], at[going], chance[going]
+            if not len(at):
+                break
+    taken = np.arange(horizon) < length_W[:, None]
+    visits_N = pairs_TW.T[taken] - np.repeat(offset_M[:, 0] * A, attempts).repeat(length_W)
+    return Attempts(
+        length=length_W.reshape(mazes, attempts).astype(np.uint16),
+        visits=visits_N.astype(np.uint16),
+        log_prob=log_prob,
+    )

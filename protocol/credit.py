@@ -1,0 +1,119 @@
+"""Attempts -> what every step of them did, and the credit it gets.
+
+An attempt (an episode) has one reward, 1 on reaching the exit, so its discounted return is R = found * gamma^(L-1), and the
+score-function gradient of J = E[R] gives every step of it the credit R - b for any b that does not depend on its move.
+"""
+
+# M mazes, E attempts, N steps of all attempts one after another, S states, A moves, C cells
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from protocol.maze import MOVES
+from protocol.messages import Attempts
+from protocol.policy import Scene
+
+HINDSIGHT = 7  # what `hindsight` knows of a step, F
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Every step of M x E attempts, attempt after attempt."""
+
+    attempts: int  # E
+    pair_N: Tensor  # [N] row of (state, move) among the M*S*A of all mazes
+    state_N: Tensor  # [N] row of the state among the M*S
+    maze_N: Tensor  # [N] m
+    attempt_N: Tensor  # [N] m * E + e
+    time_N: Tensor  # [N] t, from 0
+    left_N: Tensor  # [N] L - t: steps from here to the end of the attempt, this one included
+    length_ME: Tensor  # [M*E] L, steps taken
+    found_ME: Tensor  # [M*E] 1 where the exit was reached, else 0
+    return_ME: Tensor  # [M*E] R = found * gamma^(L-1)
+
+    @staticmethod
+    def of(attempts: Attempts, scene: Scene, discount: float) -> Steps:
+        """The steps of `attempts`, on the device and in the precision of `scene`."""
+        device, real = scene.seen_MCB.device, scene.seen_MCB.dtype
+        each = attempts.length.shape[1]
+        length_ME = torch.from_numpy(attempts.length.astype("int64")).flatten().to(device)
+        visits_N = torch.from_numpy(attempts.visits.astype("int64")).to(device)
+        attempt_N = torch.repeat_interleave(length_ME, output_size=len(visits_N))
+        maze_N = (torch.arange(len(length_ME), device=device) // each)[attempt_N]
+        end_ME = length_ME.cumsum(0)
+        row_N = torch.arange(len(visits_N), device=device)
+        pair_N = visits_N + maze_N * (scene.states * len(MOVES))
+        found_ME = (scene.next_MSA[pair_N[end_ME - 1]] == scene.mazes * scene.states).to(real)
+        return Steps(
+            attempts=each,
+            pair_N=pair_N,
+            state_N=pair_N >> 2,
+            maze_N=maze_N,
+            attempt_N=attempt_N,
+            time_N=row_N - (end_ME - length_ME)[attempt_N],
+            left_N=end_ME[attempt_N] - row_N,
+            length_ME=length_ME,
+            found_ME=found_ME,
+            return_ME=found_ME * discount ** (length_ME - 1).to(real),
+        )
+
+
+def leave_one_out(return_ME: Tensor, attempts: int) -> Tensor:
+    """[M*E] the advantage of each attempt over the mean return of the others in its maze; R where it is alone."""
+    if attempts == 1:
+        return return_ME
+    each_ME = return_ME.view(-1, attempts)
+    return ((each_ME - each_ME.mean(1, keepdim=True)) * (attempts / (attempts - 1))).flatten()
+
+
+def hindsight(steps: Steps, scene: Scene, discount: float, horizon: int) -> Tensor:
+    """[N, 7] what is known of each step once its attempt is over: the input of the credit network.
+
+    Return to go found * gamma^(L-1-t), the attempt's advantage, whether it found the exit, whether the step lies on the
+    loop-erased path, whether it was the last visit to its cell, whether it hit a wall, time as a share of the horizon.
+    """
+    real = steps.return_ME.dtype
+    power_T = discount ** torch.arange(horizon, device=steps.time_N.device, dtype=real)
+    found_N = steps.found_ME[steps.attempt_N]
+    advantage_ME = leave_one_out(steps.return_ME, steps.attempts)
+    leaving_N = leaving_row(steps, scene)
+    columns = (
+        found_N * power_T[steps.left_N - 1],
+        advantage_ME[steps.attempt_N],
+        found_N,
+        on_path(steps, leaving_N).to(real),
+        (leaving_N == torch.arange(len(leaving_N), device=leaving_N.device)).to(real),
+        (scene.next_MSA[steps.pair_N] == steps.state_N).to(real),
+        steps.time_N.to(real) / horizon,
+    )
+    return torch.stack(columns, dim=1)
+
+
+def leaving_row(steps: Steps, scene: Scene) -> Tensor:
+    """[N] the row of the last step that its attempt makes in the same cell."""
+    cell_N = scene.cell_MS[steps.state_N] + (steps.attempt_N - steps.maze_N) * scene.cells
+    row_N = torch.arange(len(cell_N), device=cell_N.device)
+    last_MEC = torch.zeros(len(steps.length_ME) * scene.cells, dtype=torch.int64, device=cell_N.device)
+    return last_MEC.scatter_reduce(0, cell_N, row_N, "amax")[cell_N]
+
+
+def on_path(steps: Steps, leaving_N: Tensor) -> Tensor:
+    """[N] whether the step is on its attempt's loop-erased path: leave a cell for the last time, go on from the next.
+
+    Chronological loop erasure (Lawler, 1980), by doubling: each pass follows the path twice as far.
+    """
+    outside = len(leaving_N)
+    ends_N = steps.left_N[leaving_N] == 1
+    jump = torch.cat([torch.where(ends_N, outside, leaving_N + 1), leaving_N.new_tensor([outside])])
+    entered = (torch.cat([steps.time_N, steps.time_N.new_ones(1)]) == 0).to(torch.int32)
+    hop = 1
+    while hop < int(steps.length_ME.max()):
+        entered = (entered + torch.zeros_like(entered).index_add(0, jump, entered)).clamp(max=1)
+        jump = jump[jump]
+        hop *= 2
+    path_N = torch.zeros_like(leaving_N, dtype=torch.int32).index_add(0, leaving_N, entered[:-1])
+    return path_N > 0

@@ -1,0 +1,118 @@
+"""What travels between the learner and its actors. `protocol.wire` turns these records into frames and back.
+
+The ranges that stand in a field are checked on receipt. What an array must agree with (the config, the lease, the maze's own
+rules) the learner checks in `learner.admission`.
+"""
+
+# M mazes of a lease, n side, E attempts, S states (padded to the largest maze), A = 4 moves, K inner steps, P parameters
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from protocol.maze import Mazes
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(ge=0.0)]
+Text = Annotated[str, Field(max_length=200)]
+
+MAX_CAPACITY = 16  # leases that one actor may hold at once
+
+
+def contract() -> str:
+    """What both sides must agree on, as one hash: the sources of `protocol`, bytes and mathematics alike."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """What happened in one stage of a lease: E attempts at each of its M mazes under one policy per maze."""
+
+    length: npt.NDArray[np.uint16]  # [M, E] steps taken: until the exit, or the horizon where it was not reached
+    visits: npt.NDArray[np.uint16]  # [N] state * 4 + move of every step, attempt after attempt, maze after maze; N = sum(length)
+    log_prob: npt.NDArray[np.float32]  # [M, S, A] log pi(a | s) of the policy that made them, nats; padded rows mean nothing
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Actor -> learner: I hold no lease, I can work. Said at the start, and again whenever the learner has gone quiet."""
+
+    contract: Text  # `contract()` of the actor's code
+    actor: Text  # its name, for people
+    capacity: Annotated[int, Field(ge=1, le=MAX_CAPACITY)]  # leases it may hold at once: more than one, and it never waits
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """Learner -> actor: the answer to Hello."""
+
+    run: Text  # the run's id, the same after a resume
+    session: Text  # fresh at every start of a learner: when it changes, an actor drops all that it holds
+    config: Annotated[str, Field(max_length=32_768)]  # the whole Config as JSON
+    theta_port: Annotated[int, Field(ge=0, le=65_535)]  # where theta is published, on the learner's host; 0: ipc, PATH.theta
+
+
+@dataclass(frozen=True)
+class Theta:
+    """Learner -> actors: the parameters; published at every update, and the answer to Fetch."""
+
+    version: Count  # updates done
+    vector: npt.NDArray[np.float32]  # [P] all of theta, flat
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Actor -> learner: a lease needs a theta that I have not seen."""
+
+    version: Count  # updates done
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Learner -> actor: collect these rollouts. `collect(theta of version, seed, config)` is all that it means."""
+
+    batch: Count  # the meta-batch, which is also the update that it serves
+    chunk: Count  # which part of the batch, from 0
+    issue: Count  # this handing-out of it; no two leases of a learner's life share one
+    version: Count  # theta to work under, updates done: max(0, batch - lag)
+    seed: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)]  # of everything random in it
+    timeout_s: Seconds  # after so long it is given to someone else; the first answer counts
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Actor -> learner: what a lease asked for."""
+
+    batch: Count  # these four as in the lease that it answers
+    chunk: Count
+    issue: Count
+    version: Count
+    seconds: Annotated[dict[Text, Seconds], Field(max_length=8)]  # how long each part of the work took, seconds
+    mazes: Mazes  # the M mazes that the seed stands for
+    stages: tuple[Attempts, ...]  # K + 1: before each inner step, and after the last
+
+
+@dataclass(frozen=True)
+class Bye:
+    """Either way: I stop, or you should."""
+
+    verdict: Literal["over", "refused", "retry"]  # the run is done; you are not wanted; start over with Hello
+    reason: Text  # one sentence for people
+
+
+@dataclass(frozen=True)
+class Ping:
+    """Learner -> actor: nothing. That it cannot be delivered tells that the actor is gone."""
+
+
+Message = Hello | Welcome | Theta | Fetch | Lease | Rollouts | Bye | Ping
