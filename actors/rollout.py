@@ -1,4 +1,4 @@
-"""Attempts in a batch of mazes under tables of policies, and the adaptation between them: what an actor does with a lease."""
+"""Attempts in a batch of mazes, and the adaptation between them: what an actor does with a lease."""
 
 # M mazes, E attempts, T steps, S states, A moves, N steps of all attempts
 
@@ -14,15 +14,17 @@ from actors import families
 from protocol.config import Config
 from protocol.credit import Steps
 from protocol.inner import adapt, initial_policy, unflatten
-from protocol.maze import MOVES, Mazes
+from protocol.maze import MOVES, Bools, Ints, Mazes
 from protocol.messages import Attempts
-from protocol.policy import Floats, Scene, log_policy
-from protocol.states import StateTable
+from protocol.policy import Scene, log_policy
+from protocol.states import Floats, StateTable
 
 A = len(MOVES)
 
 
-def collect(theta_P: Floats, seed: Sequence[int], config: Config) -> tuple[Mazes, tuple[Attempts, ...], dict[str, float]]:
+def collect(
+    theta_P: Floats, seed: Sequence[int], config: Config
+) -> tuple[Mazes, tuple[Attempts, ...], dict[str, float]]:
     """The mazes that `seed` stands for and the attempts at them: a pure function, but for the seconds that it took."""
     began = time.perf_counter()
     rng = np.random.default_rng(seed)
@@ -58,43 +60,50 @@ def attempt_and_adapt(
     return tuple(stages), rollout_s
 
 
-def roll_out(log_prob: Floats, table: StateTable, attempts: int, horizon: int, rng: np.random.Generator) -> Attempts:
-    """E attempts in each of M mazes: every step is three look-ups for all attempts at once.
+def roll_out(
+    log_prob: Floats, table: StateTable, attempts: int, horizon: int, rng: np.random.Generator
+) -> Attempts:
+    """E attempts in each of M mazes: every step is two look-ups for all attempts at once.
 
-    The tables are indexed by the last (state, move) pair, so that a step reads where it stands and what it may do there in one
-    go: `base[pair]` is A * the state that followed, `cumulative[pair]` the policy there. Row -1 stands for the exit.
+    Both tables are indexed by the last (state, move) pair, so that one look-up finds where it led (`base`: A * the
+    state) and the other the policy there (`bounds`: cumulative probabilities). A base below 0 is the exit.
     """
     mazes, states = table.cell_MS.shape
-    walkers = mazes * attempts
-    offset_M = np.arange(mazes, dtype=np.int32)[:, None] * np.int32(states)
-    following = np.where(table.next_MSA == table.exit_state, -1, table.next_MSA + offset_M[:, :, None]).reshape(-1)
-    cumulative_SA = np.cumsum(np.exp(log_prob.reshape(-1, A)), axis=1, dtype=np.float32)
-    cumulative_SA[:, -1] = 2.0  # whatever the rounding, the last move takes the rest
+    first_M = np.arange(mazes, dtype=np.int32) * np.int32(states)
+    following = np.where(
+        table.next_MSA == table.exit_state, -1, table.next_MSA + first_M[:, None, None]
+    ).reshape(-1)
+    bounds_S = np.cumsum(np.exp(log_prob.reshape(-1, A)), axis=1, dtype=np.float32)
+    bounds_S[:, -1] = np.inf  # whatever the rounding, the last move takes the rest
+    bounds = bounds_S[following]
     base = following * np.int32(A)
-    cumulative = cumulative_SA[following]
 
-    pairs_TW = np.empty((horizon, walkers), np.int32)
-    length_W = np.full(walkers, horizon, np.int64)
-    walker_W = np.arange(walkers)
-    at = np.repeat(offset_M[:, 0] * np.int32(A), attempts)
-    chance = cumulative_SA[at // A]
+    walker_W = np.arange(mazes * attempts)
+    length_W = np.full(len(walker_W), horizon, np.int64)
+    pairs_TW = np.empty((horizon, len(walker_W)), np.int32)
+    start_W = np.repeat(first_M, attempts)
+    at, bound = start_W * np.int32(A), bounds_S[start_W]
     for step in range(horizon):
-        drawn = rng.random(len(at), dtype=np.float32)
-        pair = at + (drawn[:, None] >= chance).sum(axis=1, dtype=np.int32)
+        drawn = rng.random((len(at), 1), dtype=np.float32)
+        pair = at + _count(drawn >= bound)
         pairs_TW[step, walker_W] = pair
         at = base[pair]
-        chance = cumulative[pair]
-        done = at < 0
-        if done.any():
-            length_W[walker_W[done]] = step + 1
-            going = ~done
-            walker_W, at, chance = walker_W[going], at[going], chance[going]
+        going = at >= 0
+        if not going.all():
+            length_W[walker_W[~going]] = step + 1
+            walker_W, at, pair = walker_W[going], at[going], pair[going]
             if not len(at):
                 break
-    taken = np.arange(horizon) < length_W[:, None]
-    visits_N = pairs_TW.T[taken] - np.repeat(offset_M[:, 0] * A, attempts).repeat(length_W)
+        bound = bounds[pair]
+    taken_WT = np.arange(horizon) < length_W[:, None]
+    visits_N = pairs_TW.T[taken_WT] - np.repeat(start_W * A, length_W)
     return Attempts(
         length=length_W.reshape(mazes, attempts).astype(np.uint16),
         visits=visits_N.astype(np.uint16),
         log_prob=log_prob,
     )
+
+
+def _count(true_WA: Bools) -> Ints:
+    """[W] how many of four are true: one multiplication adds the four bytes, faster than a sum over an axis."""
+    return ((true_WA.view(np.uint32)[:, 0] * np.uint32(0x01010101)) >> np.uint32(24)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""The meta-objective and its gradient: J(theta) = sum_k w_k E[R under phi_k(theta)], phi_k through the inner loop f.
+"""The meta-objective and its gradient: J(theta) = sum_k w_k E[R under phi_k(theta)], phi_{k+1} = f(phi_k).
 
 Clipped ratio: arXiv:1707.06347, on the result of adaptation as in ProMP, arXiv:1810.06784. Advantages: GAE,
 arXiv:1506.02438. Exploration term: E-MAML, arXiv:1803.01118.
@@ -15,12 +15,17 @@ import torch
 from torch import Tensor
 
 from protocol.config import Config
-from protocol.credit import Steps
+from protocol.credit import Steps, return_to_go
 from protocol.inner import adapt, by_pair, initial_policy, unflatten
 from protocol.maze import Mazes
 from protocol.messages import Attempts
-from protocol.policy import Floats, Scene, log_policy
+from protocol.policy import Scene, log_policy
 from protocol.states import StateTable
+
+TIME_BINS = 32  # of the horizon, for the baseline
+MAX_LOG_RATIO = (
+    3.0  # a move that became 20 times as likely says nothing more; unvisited ones may be far beyond
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,9 @@ class Gradient:
     """What one meta-batch says about theta."""
 
     vector: Tensor  # [P] of the objective, to be followed upwards; not finite where the batch is not
-    figures: dict[str, float]  # for people: success and steps ratio before and after adaptation, objective, norms
+    figures: dict[
+        str, float
+    ]  # for people: success and steps ratio before and after adaptation, objective, norms
 
 
 def meta_gradient(theta_P: Tensor, batch: Batch, config: Config) -> Gradient:
@@ -105,7 +112,7 @@ def surrogate(log_prob: Tensor, credit_N: Tensor, stage: Stage, config: Config) 
 
     Exact on the table: the ratio depends on (s, a) alone, and min(rho A, clip(rho) A) on it and the sign of A.
     """
-    ratio = torch.exp(log_prob - stage.behaviour)
+    ratio = torch.exp((log_prob - stage.behaviour).clamp(max=MAX_LOG_RATIO))
     if config.outer.objective == "policy-gradient":
         total = (by_pair(credit_N, stage.steps, ratio) * ratio).sum()
     else:
@@ -120,7 +127,7 @@ def surrogate(log_prob: Tensor, credit_N: Tensor, stage: Stage, config: Config) 
 
 
 def after_adaptation(batch: Batch, config: Config) -> Tensor:
-    """[M] how much better the attempts after adaptation went than this batch's average, given each maze's best return."""
+    """[M] how much better the attempts after adaptation went than the batch's, given each maze's best return."""
     steps = batch.stages[-1].steps
     return_M = steps.return_ME.view(-1, steps.attempts).mean(1)
     shortest_M = batch.scene.distance_MS[:-1].view(batch.scene.mazes, batch.scene.states)[:, 0]
@@ -129,7 +136,7 @@ def after_adaptation(batch: Batch, config: Config) -> Tensor:
 
 
 def advantages(steps: Steps, scene: Scene, config: Config) -> Tensor:
-    """[N] generalised advantage of every step over a baseline fitted to this batch, sum_l (gamma lambda)^l delta_{t+l}.
+    """[N] generalised advantage of every step over a fitted baseline: sum_l (gamma lambda)^l delta_{t+l}.
 
     delta_t = r_t + gamma V(s_{t+1}, t+1) - V(s_t, t). The factor gamma^t of the exact gradient is left out, as usual.
     """
@@ -146,23 +153,33 @@ def advantages(steps: Steps, scene: Scene, config: Config) -> Tensor:
 
 
 def fitted_value(steps: Steps, scene: Scene, config: Config) -> Tensor:
-    """[N] the return to go that a least-squares fit over the batch expects from distance to the exit and time left.
+    """[N] the return to go that a least-squares fit over the batch expects from distance to the exit and time.
 
-    The linear baseline of MAML and ProMP (arXiv:1604.06778), which here may know the way: it serves the training alone.
+    The linear baseline of MAML and ProMP (arXiv:1604.06778), which here may know the way: it serves the training
+    alone. It is fitted to a table: a row for each distance and each of TIME_BINS parts of the horizon.
     """
     real = steps.return_ME.dtype
     horizon = config.run.horizon
-    power_T = config.run.discount ** torch.arange(horizon, device=steps.time_N.device, dtype=real)
-    togo_N = steps.found_ME[steps.attempt_N] * power_T[steps.left_N - 1]
-    distance_N = scene.distance_MS[steps.state_N]
-    near_N = torch.exp(distance_N * -0.1)
-    far_N = torch.exp(distance_N * -0.01)
-    time_N = steps.time_N.to(real) / horizon
-    in_reach_N = (distance_N < horizon - steps.time_N).to(real)
-    known_NF = torch.stack(
-        (torch.ones_like(time_N), far_N, near_N, time_N, time_N**2, far_N * time_N, near_N * time_N, in_reach_N), dim=1
+    device = steps.time_N.device
+    togo_N = return_to_go(steps, config.run.discount, horizon)
+    bin_T = torch.arange(horizon, device=device) * TIME_BINS // horizon
+    row_N = scene.distance_MS[steps.state_N] * TIME_BINS + bin_T[steps.time_N]
+
+    known_RF = _baseline_features(int(scene.distance_MS.max()) + 1, horizon, device)
+    times_R = torch.bincount(row_N, minlength=len(known_RF)).double()
+    togo_R = torch.zeros_like(times_R).index_add(0, row_N, togo_N.double())
+    ridge = 1e-3 * torch.eye(known_RF.shape[1], dtype=torch.float64, device=device)
+    weight_F = torch.linalg.solve(known_RF.T @ (times_R[:, None] * known_RF) + ridge, known_RF.T @ togo_R)
+    value_R: Tensor = known_RF @ weight_F
+    return value_R.to(real)[row_N]
+
+
+def _baseline_features(distances: int, horizon: int, device: torch.device) -> Tensor:
+    """[distances * TIME_BINS, F] float64."""
+    distance = torch.arange(distances, device=device, dtype=torch.float64).repeat_interleave(TIME_BINS)
+    time = (torch.arange(TIME_BINS, device=device, dtype=torch.float64) / TIME_BINS).repeat(distances)
+    near, far = torch.exp(distance * -0.1), torch.exp(distance * -0.01)
+    in_reach = (distance < horizon * (1 - time)).double()
+    return torch.stack(
+        (torch.ones_like(time), far, near, time, time**2, far * time, near * time, in_reach), dim=1
     )
-    wide = known_NF.double()
-    ridge = 1e-3 * torch.eye(wide.shape[1], dtype=torch.float64, device=wide.device)
-    weight_F = torch.linalg.solve(wide.T @ wide + ridge, wide.T @ togo_N.double())
-    return known_NF @ weight_F.to(real)

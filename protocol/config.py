@@ -52,7 +52,9 @@ class PolicyConfig(Section):
     """The policy network: one hidden layer over what the robot senses in a state."""
 
     hidden: Annotated[int, Field(ge=1, le=1024)] = 16  # hidden units
-    radius: Annotated[int, Field(ge=1, le=4)] = 1  # sees which of the (2r+1)^2 - 1 cells around it are blocked
+    radius: Annotated[int, Field(ge=1, le=4)] = (
+        1  # sees which of the (2r+1)^2 - 1 cells around it are blocked
+    )
 
 
 class InnerConfig(Section):
@@ -62,9 +64,18 @@ class InnerConfig(Section):
     estimator: Literal["first-order", "maml", "lvc", "dice"] = "lvc"
     steps: Annotated[int, Field(ge=1, le=10)] = 1  # K inner steps
     attempts: Annotated[int, Field(ge=1, le=1000)] = 1  # E attempts (episodes) before each inner step
+    # credit, what a step is reinforced by, before what is learned of it. policy-gradient: the attempt's return less
+    # that of the others in its maze, which is unbiased. cell-advantage: the return to go less its mean over all visits
+    # to the cell, which tells the way from a detour.
+    credit: Literal["policy-gradient", "cell-advantage"] = "cell-advantage"
+    discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9  # gamma of that return to go
     step_size: Annotated[float, Field(gt=0.0)] = 0.02  # alpha; where rules that learn it start
-    cell_step_size: Annotated[float, Field(gt=0.0)] = 5.0  # alpha of what belongs to one cell of the maze alone
-    credit_hidden: Annotated[int, Field(ge=1, le=256)] = 16  # hidden units of the credit network, rule 'learned'
+    cell_step_size: Annotated[float, Field(gt=0.0)] = (
+        5.0  # alpha of what belongs to one cell of the maze alone
+    )
+    credit_hidden: Annotated[int, Field(ge=1, le=256)] = (
+        16  # hidden units of the credit network, rule 'learned'
+    )
 
 
 class OuterConfig(Section):
@@ -77,7 +88,9 @@ class OuterConfig(Section):
     entropy: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the policy's entropy, nats
     gae_lambda: Share = 0.9  # lambda: how far credit reaches back, 1 to the start of the attempt
     exploration: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the E-MAML exploration term
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.015  # of Adam; falls linearly to 0 over run.updates
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = (
+        0.015  # of Adam; falls linearly to 0 over run.updates
+    )
     max_gradient_norm: Annotated[float, Field(gt=0.0)] = 1.0  # a longer meta-gradient is scaled down to it
 
 
@@ -90,7 +103,9 @@ class RunConfig(Section):
     mazes_per_lease: Positive = 30  # mazes an actor takes at a time
     horizon: Annotated[int, Field(ge=1, le=10_000)] = 100  # T steps after which an attempt has failed
     discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.99  # gamma per step
-    lag: Annotated[int, Field(ge=0, le=16)] = 1  # updates between the theta of a rollout and the theta it improves
+    lag: Annotated[int, Field(ge=0, le=16)] = (
+        1  # updates between the theta of a rollout and the theta it improves
+    )
     lease_timeout_s: Annotated[float, Field(gt=0.0)] = 10.0  # after which a lease is given to someone else
     checkpoint_every: Positive = 200  # updates
 

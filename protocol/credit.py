@@ -1,7 +1,8 @@
 """Attempts -> what every step of them did, and the credit it gets.
 
-An attempt (an episode) has one reward, 1 on reaching the exit, so its discounted return is R = found * gamma^(L-1), and the
-score-function gradient of J = E[R] gives every step of it the credit R - b for any b that does not depend on its move.
+An attempt (an episode) has one reward, 1 on reaching the exit, so its discounted return is R = found * gamma^(L-1),
+and the score-function gradient of J = E[R] gives each of its steps the credit R - b, for any b that its moves do not
+change.
 """
 
 # M mazes, E attempts, N steps of all attempts one after another, S states, A moves, C cells
@@ -13,11 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from protocol.config import Config
 from protocol.maze import MOVES
 from protocol.messages import Attempts
 from protocol.policy import Scene
 
 HINDSIGHT = 7  # what `hindsight` knows of a step, F
+ADVANTAGE = 1  # the column of it that holds the advantage
 
 
 @dataclass(frozen=True)
@@ -70,25 +73,48 @@ def leave_one_out(return_ME: Tensor, attempts: int) -> Tensor:
     return ((each_ME - each_ME.mean(1, keepdim=True)) * (attempts / (attempts - 1))).flatten()
 
 
-def hindsight(steps: Steps, scene: Scene, discount: float, horizon: int) -> Tensor:
+def return_to_go(steps: Steps, discount: float, horizon: int) -> Tensor:
+    """[N] found * gamma^(L-1-t): the discounted return from each step on."""
+    power_T = discount ** torch.arange(horizon, device=steps.time_N.device, dtype=steps.found_ME.dtype)
+    return steps.found_ME[steps.attempt_N] * power_T[steps.left_N - 1]
+
+
+def cell_advantage(togo_N: Tensor, steps: Steps, scene: Scene) -> Tensor:
+    """[N] the return to go less its mean over all visits to the same cell.
+
+    Leaving a cell for the exit is better than leaving it for a dead end and coming back, and adaptation must see that
+    difference; an attempt's return, alone or against other attempts', credits both departures alike.
+    """
+    cell_N = scene.cell_MS[steps.state_N]
+    none = togo_N.new_zeros(scene.mazes * scene.cells)
+    visits_MC = none.index_add(0, cell_N, torch.ones_like(togo_N))
+    total_MC = none.index_add(0, cell_N, togo_N)
+    return togo_N - (total_MC / visits_MC.clamp(min=1))[cell_N]
+
+
+def advantage(steps: Steps, scene: Scene, config: Config) -> Tensor:
+    """[N] what the inner step reinforces; see InnerConfig.credit."""
+    if config.inner.credit == "policy-gradient":
+        return leave_one_out(steps.return_ME, steps.attempts)[steps.attempt_N]
+    return cell_advantage(return_to_go(steps, config.inner.discount, config.run.horizon), steps, scene)
+
+
+def hindsight(steps: Steps, scene: Scene, config: Config) -> Tensor:
     """[N, 7] what is known of each step once its attempt is over: the input of the credit network.
 
-    Return to go found * gamma^(L-1-t), the attempt's advantage, whether it found the exit, whether the step lies on the
-    loop-erased path, whether it was the last visit to its cell, whether it hit a wall, time as a share of the horizon.
+    Return to go, advantage, whether the attempt found the exit, whether the step lies on the loop-erased path, whether
+    it was the last visit to its cell, whether it hit a wall, time as a share of the horizon.
     """
     real = steps.return_ME.dtype
-    power_T = discount ** torch.arange(horizon, device=steps.time_N.device, dtype=real)
-    found_N = steps.found_ME[steps.attempt_N]
-    advantage_ME = leave_one_out(steps.return_ME, steps.attempts)
     leaving_N = leaving_row(steps, scene)
     columns = (
-        found_N * power_T[steps.left_N - 1],
-        advantage_ME[steps.attempt_N],
-        found_N,
+        return_to_go(steps, config.inner.discount, config.run.horizon),
+        advantage(steps, scene, config),
+        steps.found_ME[steps.attempt_N],
         on_path(steps, leaving_N).to(real),
         (leaving_N == torch.arange(len(leaving_N), device=leaving_N.device)).to(real),
         (scene.next_MSA[steps.pair_N] == steps.state_N).to(real),
-        steps.time_N.to(real) / horizon,
+        steps.time_N.to(real) / config.run.horizon,
     )
     return torch.stack(columns, dim=1)
 
@@ -104,16 +130,12 @@ def leaving_row(steps: Steps, scene: Scene) -> Tensor:
 def on_path(steps: Steps, leaving_N: Tensor) -> Tensor:
     """[N] whether the step is on its attempt's loop-erased path: leave a cell for the last time, go on from the next.
 
-    Chronological loop erasure (Lawler, 1980), by doubling: each pass follows the path twice as far.
+    Chronological loop erasure (Lawler, 1980), all attempts at once.
     """
-    outside = len(leaving_N)
-    ends_N = steps.left_N[leaving_N] == 1
-    jump = torch.cat([torch.where(ends_N, outside, leaving_N + 1), leaving_N.new_tensor([outside])])
-    entered = (torch.cat([steps.time_N, steps.time_N.new_ones(1)]) == 0).to(torch.int32)
-    hop = 1
-    while hop < int(steps.length_ME.max()):
-        entered = (entered + torch.zeros_like(entered).index_add(0, jump, entered)).clamp(max=1)
-        jump = jump[jump]
-        hop *= 2
-    path_N = torch.zeros_like(leaving_N, dtype=torch.int32).index_add(0, leaving_N, entered[:-1])
-    return path_N > 0
+    path_N = torch.zeros(len(leaving_N), dtype=torch.bool, device=leaving_N.device)
+    entered = steps.length_ME.cumsum(0) - steps.length_ME
+    while len(entered):
+        left = leaving_N[entered]
+        path_N[left] = True
+        entered = (left + 1)[steps.left_N[left] > 1]
+    return path_N

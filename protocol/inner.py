@@ -1,7 +1,7 @@
-"""The update rules f: phi' = phi + step_size * grad_phi (1/E) sum_t credit_t log pi(a_t | s_t), and their estimators.
+"""The update rules f: phi' = phi + step_size * grad_phi (1/E) sum_t credit_t log pi(a_t | s_t), and estimators.
 
-MAML, arXiv:1703.03400; Meta-SGD, arXiv:1707.09835; LVC (ProMP), arXiv:1810.06784; DiCE, arXiv:1802.05098, in the form with
-advantages of Loaded DiCE, arXiv:1909.10549. Actors call `adapt` without a graph, the learner with one.
+MAML, arXiv:1703.03400; Meta-SGD, arXiv:1707.09835; LVC (ProMP), arXiv:1810.06784; DiCE, arXiv:1802.05098, in the form
+with advantages of Loaded DiCE, arXiv:1909.10549. Actors call `adapt` without a graph, the learner with one.
 """
 
 # M mazes, E attempts, N steps of all attempts, S states, A moves, P parameters
@@ -16,10 +16,13 @@ from torch import Tensor
 
 from protocol import policy
 from protocol.config import Config
-from protocol.credit import HINDSIGHT, Steps, hindsight, leave_one_out
-from protocol.policy import Floats, Params, Scene, log_policy
+from protocol.credit import ADVANTAGE, HINDSIGHT, Steps, advantage, hindsight
+from protocol.policy import Params, Scene, log_policy
+from protocol.states import Floats
 
-CREDIT_SCALE = 10.0  # of the credit network's output: what one attempt must teach is far larger than Adam's steps
+CREDIT_SCALE = (
+    10.0  # of the credit network's output: what one attempt must teach is far larger than Adam's steps
+)
 
 Theta = dict[str, Tensor]  # "policy.*" phi_0; "step_size.*" alpha, as phi_0; "credit.*" the credit network
 
@@ -39,7 +42,7 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 def unflatten(vector_P: Tensor, config: Config) -> Theta:
     """The named views of a theta vector [P]."""
     named = shapes(config)
-    parts = vector_P.split([math.prod(shape) for shape in named.values()])
+    parts = torch.split(vector_P, [math.prod(shape) for shape in named.values()])
     return {name: part.view(shape) for (name, shape), part in zip(named.items(), parts, strict=True)}
 
 
@@ -74,11 +77,13 @@ def initial_policy(theta: Theta, mazes: int) -> Params:
     }
 
 
-def adapt(phi: Params, theta: Theta, log_prob: Tensor, steps: Steps, scene: Scene, config: Config, graph: bool) -> Params:
+def adapt(
+    phi: Params, theta: Theta, log_prob: Tensor, steps: Steps, scene: Scene, config: Config, graph: bool
+) -> Params:
     """phi_{k+1} = f(phi_k, attempts), each [M, ...].
 
-    `log_prob` [M, S, A] is log_policy(phi, scene). With `graph`, the result can be differentiated with respect to theta through
-    f itself, as the estimator sees it; without, it is cut off from everything.
+    `log_prob` [M, S, A] is log_policy(phi, scene). With `graph`, the result can be differentiated with respect to theta
+    through f itself, as the estimator sees it; without, it is cut off from everything.
     """
     point = phi
     if config.inner.estimator == "first-order":
@@ -94,13 +99,12 @@ def adapt(phi: Params, theta: Theta, log_prob: Tensor, steps: Steps, scene: Scen
 
 
 def step_credit(theta: Theta, steps: Steps, scene: Scene, config: Config) -> Tensor:
-    """[N] the credit of every step: its attempt's advantage, plus, for rule 'learned', what the credit network adds."""
-    advantage_N = leave_one_out(steps.return_ME, steps.attempts)[steps.attempt_N]
+    """[N] the credit of every step: its advantage, and, for rule 'learned', what the credit network adds."""
     if config.inner.rule != "learned":
-        return advantage_N
-    known_NF = hindsight(steps, scene, config.run.discount, config.run.horizon)
-    hidden_NH = torch.relu(known_NF @ theta["credit.in"] + theta["credit.bias"])
-    return advantage_N + CREDIT_SCALE * (hidden_NH @ theta["credit.out"]).squeeze(1)
+        return advantage(steps, scene, config)
+    known_NF = hindsight(steps, scene, config)
+    hidden_NH = torch.relu(torch.addmm(theta["credit.bias"], known_NF, theta["credit.in"]))
+    return known_NF[:, ADVANTAGE] + CREDIT_SCALE * (hidden_NH @ theta["credit.out"]).squeeze(1)
 
 
 def by_pair(value_N: Tensor, steps: Steps, like_MSA: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """What travels between the learner and its actors. `protocol.wire` turns these records into frames and back.
 
-The ranges that stand in a field are checked on receipt. What an array must agree with (the config, the lease, the maze's own
-rules) the learner checks in `learner.admission`.
+The ranges that stand in a field are checked on receipt. What an array must agree with (config, lease, the
+rules of the maze) the learner checks in `learner.admission`.
 """
 
-# M mazes of a lease, n side, E attempts, S states (padded to the largest maze), A = 4 moves, K inner steps, P parameters
+# M mazes of a lease, n side, E attempts, S states (padded), A = 4 moves, K inner steps, P parameters
 
 from __future__ import annotations
 
@@ -38,18 +38,20 @@ def contract() -> str:
 class Attempts:
     """What happened in one stage of a lease: E attempts at each of its M mazes under one policy per maze."""
 
-    length: npt.NDArray[np.uint16]  # [M, E] steps taken: until the exit, or the horizon where it was not reached
-    visits: npt.NDArray[np.uint16]  # [N] state * 4 + move of every step, attempt after attempt, maze after maze; N = sum(length)
-    log_prob: npt.NDArray[np.float32]  # [M, S, A] log pi(a | s) of the policy that made them, nats; padded rows mean nothing
+    length: npt.NDArray[np.uint16]  # [M, E] steps taken: until the exit, or the horizon without it
+    visits: npt.NDArray[
+        np.uint16
+    ]  # [N] state * A + move of all N = sum(length) steps, by maze, attempt, time
+    log_prob: npt.NDArray[np.float32]  # [M, S, A] log pi(a | s) of the policy that made them; padding is void
 
 
 @dataclass(frozen=True)
 class Hello:
-    """Actor -> learner: I hold no lease, I can work. Said at the start, and again whenever the learner has gone quiet."""
+    """Actor -> learner: I hold no lease and can work. Said at the start, and when the learner is silent."""
 
     contract: Text  # `contract()` of the actor's code
     actor: Text  # its name, for people
-    capacity: Annotated[int, Field(ge=1, le=MAX_CAPACITY)]  # leases it may hold at once: more than one, and it never waits
+    capacity: Annotated[int, Field(ge=1, le=MAX_CAPACITY)]  # leases it may hold at once; 2: it never waits
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Welcome:
     run: Text  # the run's id, the same after a resume
     session: Text  # fresh at every start of a learner: when it changes, an actor drops all that it holds
     config: Annotated[str, Field(max_length=32_768)]  # the whole Config as JSON
-    theta_port: Annotated[int, Field(ge=0, le=65_535)]  # where theta is published, on the learner's host; 0: ipc, PATH.theta
+    theta_port: Annotated[int, Field(ge=0, le=65_535)]  # of theta, on the learner's host; 0: ipc, PATH.theta
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Fetch:
 
 @dataclass(frozen=True)
 class Lease:
-    """Learner -> actor: collect these rollouts. `collect(theta of version, seed, config)` is all that it means."""
+    """Learner -> actor: send me `collect(theta of this version, seed, config)`."""
 
     batch: Count  # the meta-batch, which is also the update that it serves
     chunk: Count  # which part of the batch, from 0
@@ -97,7 +99,7 @@ class Rollouts:
     chunk: Count
     issue: Count
     version: Count
-    seconds: Annotated[dict[Text, Seconds], Field(max_length=8)]  # how long each part of the work took, seconds
+    seconds: Annotated[dict[Text, Seconds], Field(max_length=8)]  # how long each part of the work took
     mazes: Mazes  # the M mazes that the seed stands for
     stages: tuple[Attempts, ...]  # K + 1: before each inner step, and after the last
 

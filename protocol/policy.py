@@ -1,7 +1,7 @@
 """The policy network: pi(a | s) as a pure function of (parameters, table), once per state and never per time-step.
 
-One hidden layer over what the robot senses: logits(s) = W relu(cell + row + column + seen + previous + b) + c. A policy
-that must be evaluated per step (a recurrent one) would replace `log_policy` by a function of the attempts.
+One hidden layer over what the robot senses: logits(s) = W relu(cell + row + column + seen + previous + b) + c. A
+policy that must be evaluated per step (a recurrent one) would replace `log_policy` by a function of the attempts.
 """
 
 # M mazes, S states, A moves, C cells, B cells seen, H hidden units
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from protocol.config import Config
 from protocol.maze import MOVES, NO_MOVE
-from protocol.states import Floats, StateTable
+from protocol.states import StateTable
 
 Params = dict[str, Tensor]
 
@@ -53,7 +53,9 @@ class Scene:
             cell_MS=rows(table.cell_MS + maze_M1 * table.side**2),
             previous_MS=rows(table.previous_MS + maze_M1 * (NO_MOVE + 1)),
             next_MSA=rows(next_MSA),
-            distance_MS=torch.cat([rows(table.distance_MS), torch.zeros(1, dtype=torch.int64, device=device)]),
+            distance_MS=torch.cat(
+                [rows(table.distance_MS), torch.zeros(1, dtype=torch.int64, device=device)]
+            ),
         )
 
 
@@ -78,5 +80,7 @@ def log_policy(phi: Params, scene: Scene) -> Tensor:
     cell_MC = phi["cell"] + place_Mnn + phi["bias"].unsqueeze(1) + scene.seen_MCB @ phi["seen"]
     hidden = cell_MC.flatten(0, 1).index_select(0, scene.cell_MS)
     hidden = hidden + phi["previous"].flatten(0, 1).index_select(0, scene.previous_MS)
-    logits = torch.relu(hidden).view(scene.mazes, scene.states, -1) @ phi["out"] + phi["out_bias"].unsqueeze(1)
+    logits = torch.relu(hidden).view(scene.mazes, scene.states, -1) @ phi["out"] + phi["out_bias"].unsqueeze(
+        1
+    )
     return torch.log_softmax(logits, dim=-1)

@@ -1,7 +1,7 @@
 """The table of a maze: what the robot can be in, where its moves lead, and what it senses there.
 
-What the robot senses depends only on its state s = (cell, last move that got it somewhere). A bump leaves it in the same
-state; the exit ends the attempt and is no state. So under fixed parameters a policy is a table of S rows.
+What the robot senses depends only on its state s = (cell, last move that got it somewhere). A bump leaves it in the
+same state; the exit ends the attempt and is no state. So under fixed parameters a policy is a table of S rows.
 """
 
 # M mazes, S states (padded to the largest maze), A moves, C = n*n cells (row-major), B cells seen around one
@@ -60,9 +60,8 @@ class StateTable:
         state_N = np.arange(len(maze_N)) - first_M[maze_N] + 1
 
         states = int(count_M.max())
-        cell_MS = np.zeros((count, states), np.int32)
+        cell_MS = np.repeat(mazes.start[:, None], states, axis=1)  # padding rows are copies of the start
         previous_MS = np.full((count, states), NO_MOVE, np.int32)
-        cell_MS[:, 0] = mazes.start
         cell_MS[maze_N, state_N] = cell_N
         previous_MS[maze_N, state_N] = move_N
 

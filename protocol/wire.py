@@ -1,14 +1,15 @@
 """Message <-> frames: one msgpack header, then one raw frame per array. Nothing is ever unpickled.
 
-The header is (kind, fields, arrays): the record's name, its scalar fields, and (dtype, dimensions) of each frame that follows.
-Everything is checked against whitelists and limits before an array is made, and arrays are read-only views of their frames.
+The header is (kind, fields, arrays): the record's name, its scalar fields, and (dtype, dimensions) of each
+frame that follows. All is checked against whitelists and limits before an array is made; arrays are read-only
+views of their frames.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgpack
@@ -22,6 +23,9 @@ from protocol.messages import Attempts, Message, Rollouts, Theta
 
 Array = npt.NDArray[Any]
 Slot = tuple[str, int]  # dtype and number of dimensions that a place in a message wants
+Dtype = Literal["bool", "uint16", "int32", "float32"]
+Shape = Annotated[tuple[Annotated[int, Field(ge=1, lt=2**31)], ...], Field(min_length=1, max_length=3)]
+Header = tuple[str, dict[str, Any], tuple[tuple[Dtype, Shape], ...]]
 
 HEADER_BYTES = 65_536
 DTYPES = {"bool": "|b1", "uint16": "<u2", "int32": "<i4", "float32": "<f4"}
@@ -54,17 +58,18 @@ class Limits:
         visits_bytes = mazes * attempts * config.run.horizon * 2
         stages = config.inner.steps + 1
         return Limits(
-            frames=1 + len(MAZES) + stages * len(STAGE), frame_bytes=max(HEADER_BYTES, log_prob_bytes, visits_bytes)
+            frames=1 + len(MAZES) + stages * len(STAGE),
+            frame_bytes=max(HEADER_BYTES, log_prob_bytes, visits_bytes),
         )
 
 
-ACTOR_LIMITS = Limits(frames=2, frame_bytes=2**28)  # of what an actor receives before it has seen a config: Theta at most
+ACTOR_LIMITS = Limits(frames=2, frame_bytes=2**28)  # an actor has no config yet; Theta is the largest
 
 
 def encode(message: Message) -> list[bytes]:
     """The frames of `message`."""
     arrays = _arrays_of(message)
-    scalars = {field.name: getattr(message, field.name) for field in fields(message) if field.name not in ARRAYS}
+    scalars = {name: getattr(message, name) for name in SCALARS[type(message).__name__].model_fields}
     header = (type(message).__name__, scalars, [(array.dtype.name, array.shape) for array in arrays])
     return [msgpack.packb(header), *(array.astype(DTYPES[array.dtype.name]).tobytes() for array in arrays)]
 
@@ -76,11 +81,15 @@ def decode(frames: Sequence[bytes], limits: Limits) -> Message:
     name, given, declared = _header(frames[0])
     if name not in KINDS:
         raise WireError("kind")
-    scalars = _validated(SCALARS[name].model_validate, given, "fields")
+    try:
+        scalars = SCALARS[name].model_validate(given)
+    except ValidationError:
+        raise WireError("fields") from None
     if len(declared) != len(frames) - 1:
         raise WireError("frames")
     arrays = [_array(frame, *spec) for frame, spec in zip(frames[1:], declared, strict=True)]
-    return KINDS[name](**dict(scalars), **_records(name, arrays))
+    message: Message = KINDS[name](**dict(scalars), **_records(name, arrays))
+    return message
 
 
 def _arrays_of(message: Message) -> list[Array]:
@@ -105,7 +114,8 @@ def _records(name: str, arrays: list[Array]) -> dict[str, Any]:
         _expect(arrays, MAZES + STAGE * stages)
         parts = arrays[len(MAZES) :]
         triples = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
-        return {"mazes": Mazes(*arrays[: len(MAZES)]), "stages": tuple(Attempts(*triple) for triple in triples)}
+        attempts = tuple(Attempts(*triple) for triple in triples)
+        return {"mazes": Mazes(*arrays[: len(MAZES)]), "stages": attempts}
     _expect(arrays, ())
     return {}
 
@@ -115,14 +125,14 @@ def _expect(arrays: list[Array], slots: tuple[Slot, ...]) -> None:
         raise WireError("layout")
 
 
-def _header(frame: bytes) -> tuple[str, dict[str, Any], tuple[tuple[str, tuple[int, ...]], ...]]:
+def _header(frame: bytes) -> Header:
     if len(frame) > HEADER_BYTES:
         raise WireError("header")
     try:
-        header = msgpack.unpackb(frame, use_list=False, strict_map_key=True, max_ext_len=0)
-    except (ValueError, msgpack.UnpackException, RecursionError):
+        unpacked = msgpack.unpackb(frame, use_list=False, strict_map_key=True, max_ext_len=0)
+        return HEADER.validate_python(unpacked)
+    except (ValueError, msgpack.UnpackException):  # pydantic's ValidationError is a ValueError
         raise WireError("header") from None
-    return _validated(HEADER.validate_python, header, "header")
 
 
 def _array(frame: bytes, dtype: str, shape: tuple[int, ...]) -> Array:
@@ -135,16 +145,9 @@ def _array(frame: bytes, dtype: str, shape: tuple[int, ...]) -> Array:
     return np.frombuffer(frame, wanted).reshape(shape)
 
 
-def _validated(validate: Any, value: object, reason: str) -> Any:
-    try:
-        return validate(value)
-    except ValidationError:
-        raise WireError(reason) from None
-
-
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 ARRAYS = {"vector", "mazes", "stages"}  # fields that travel as frames
-KINDS = {kind.__name__: kind for kind in get_args(Message)}
+KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def _scalars(kind: type) -> type[BaseModel]:
@@ -154,7 +157,5 @@ def _scalars(kind: type) -> type[BaseModel]:
     return create_model(kind.__name__, __config__=STRICT, **wanted)
 
 
+HEADER: TypeAdapter[Header] = TypeAdapter(Header, config=ConfigDict(strict=True))
 SCALARS = {name: _scalars(kind) for name, kind in KINDS.items()}
-Dtype = Literal["bool", "uint16", "int32", "float32"]
-Shape = Annotated[tuple[Annotated[int, Field(ge=1, lt=2**31)], ...], Field(min_length=1, max_length=3)]
-HEADER = TypeAdapter[Any](tuple[str, dict[str, Any], tuple[tuple[Dtype, Shape], ...]], config=ConfigDict(strict=True))

@@ -1,0 +1,35 @@
+# make train | make test | make bench. Everything lives in .venv; nothing else on the machine is touched.
+
+PYTHON ?= python3
+CONFIG ?= deploy/configs/default.toml
+RUN ?= runs/$(shell date +%Y-%m-%d_%H-%M-%S)
+BIN := .venv/bin
+
+.PHONY: train test bench clean
+
+train: RUN := $(RUN)
+train: .venv/installed
+	$(BIN)/clew train --config $(CONFIG) --run-dir $(RUN)
+	$(BIN)/clew evaluate $(RUN) --count 500 --pictures
+
+test: .venv/installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+bench: .venv/installed
+	$(BIN)/clew bench
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/installed-test: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch .venv/installed $@
+
+clean:
+	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache

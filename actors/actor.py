@@ -1,0 +1,126 @@
+"""The actor: joins a learner, does what its leases ask for, leaves. It holds nothing that matters."""
+
+# P parameters
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+
+from actors.rollout import collect
+from protocol.config import ClewError, Config
+from protocol.links import ActorLinks
+from protocol.messages import Bye, Fetch, Hello, Lease, Message, Rollouts, Theta, Welcome, contract
+from protocol.wire import ACTOR_LIMITS, WireError, decode, encode
+
+CAPACITY = 2  # leases held: one in work, one so that there is no waiting for the next
+POLL_S = 0.05  # the longest wait for a message
+SILENCE_S = 2.5  # of the learner, after which an idle actor says Hello again; it pings every second
+AGAIN_S = 0.5  # before a Hello that the learner asked for
+LATE_S = 0.05  # that theta may come after the lease that needs it
+FETCH_S = 1.0  # between two requests for the same theta
+
+
+class Actor:
+    """One worker. Single-threaded: hear what came, work on a lease, again."""
+
+    def __init__(self, connect: str, name: str) -> None:
+        self.should_exit = False
+        self._connect = connect
+        self._hello = encode(Hello(contract(), name, CAPACITY))
+        self._hello_due = 0.0
+        self._session = ""
+        self._config: Config | None = None
+        self._leases: deque[Lease] = deque()
+        self._thetas: dict[int, npt.NDArray[np.float32]] = {}  # [P] by version, the newest few
+        self._wanted, self._fetch_due = -1, 0.0
+
+    def run(self) -> None:
+        """The whole life."""
+        self.startup()
+        try:
+            while not self.should_exit:
+                self.step()
+        finally:
+            self.shutdown()
+
+    def startup(self) -> None:
+        """Connects, now or as soon as there is a learner."""
+        self._links = ActorLinks(self._connect)
+
+    def step(self) -> None:
+        """Hears all that came; then works on one lease, or asks for what it lacks."""
+        self._hear_all()
+        now = time.monotonic()
+        if self._leases and self._config:
+            version = self._leases[0].version
+            if version in self._thetas:
+                self._work(self._leases.popleft(), self._config)
+            else:
+                self._lack(version, now)
+        elif now >= self._hello_due and self._links.send(self._hello):
+            self._hello_due = now + SILENCE_S
+
+    def shutdown(self) -> None:
+        """Hands its leases back, by leaving."""
+        self._links.send(encode(Bye("retry", "the actor stops")))
+        self._links.close()
+
+    def _hear_all(self) -> None:
+        can_work = self._leases and self._leases[0].version in self._thetas
+        for frames in self._links.receive(0.0 if can_work else POLL_S):
+            try:
+                self._hear(decode(frames, ACTOR_LIMITS))
+            except WireError:
+                continue
+
+    def _hear(self, message: Message) -> None:
+        if not isinstance(message, Theta):  # theta has a link of its own, and tells nothing of this one
+            self._hello_due = time.monotonic() + SILENCE_S
+        match message:
+            case Welcome():
+                self._enter(message)
+            case Theta():
+                self._remember(message)
+            case Lease():
+                self._leases.append(message)
+            case Bye():
+                self._obey(message)
+
+    def _enter(self, welcome: Welcome) -> None:
+        """A learner that was started anew knows nothing of what this actor holds."""
+        if welcome.session != self._session:
+            self._session = welcome.session
+            self._config = Config.model_validate_json(welcome.config)
+            self._leases.clear()
+            self._thetas.clear()
+            self._links.follow(welcome.theta_port)
+
+    def _remember(self, theta: Theta) -> None:
+        self._thetas[theta.version] = theta.vector
+        if self._config:
+            for version in sorted(self._thetas)[: -(self._config.run.lag + 2)]:
+                del self._thetas[version]
+
+    def _obey(self, bye: Bye) -> None:
+        if bye.verdict == "refused":
+            raise ClewError(f"the learner refused this actor: {bye.reason}")
+        self.should_exit |= bye.verdict == "over"
+        self._leases.clear()
+        self._hello_due = time.monotonic() + AGAIN_S
+
+    def _work(self, lease: Lease, config: Config) -> None:
+        mazes, stages, seconds = collect(self._thetas[lease.version], lease.seed, config)
+        answer = Rollouts(lease.batch, lease.chunk, lease.issue, lease.version, seconds, mazes, stages)
+        self._links.send(encode(answer))  # where there is no learner any more, nobody needs it
+
+    def _lack(self, version: int, now: float) -> None:
+        """Theta is published before the leases that need it go out, but may be later, or lost."""
+        if version != self._wanted:
+            self._wanted, self._fetch_due = version, now + LATE_S
+        elif now >= self._fetch_due:
+            self._links.send(encode(Fetch(version)))
+            self._fetch_due = now + FETCH_S

@@ -1,0 +1,87 @@
+"""`clew bench`: environment steps per second of a real learner and real actors, and what takes the time."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from deploy.local import Fleet, Record
+from protocol.config import Config
+
+SETTING = (  # over the defaults: what training with many attempts costs, from a fresh theta on
+    "maze.family=perfect",
+    "maze.side=9",
+    "inner.steps=1",
+    "inner.attempts=20",
+    "outer.attempts=20",
+    "run.mazes=40",
+    "run.mazes_per_lease=10",
+    "run.horizon=100",
+)
+WARM_UP = 20  # updates before the clock starts
+WINDOWS = 5  # whose median counts
+WINDOW = 8  # updates
+
+
+def bench(config: Config, actors: int, device: str) -> dict[str, Any]:
+    """Runs the first updates of `config` in a directory of their own, and says how fast they were."""
+    count = WARM_UP + WINDOWS * WINDOW
+    with (
+        TemporaryDirectory(prefix="clew-bench-") as folder,
+        Fleet(config, Path(folder) / "run", actors, device) as fleet,
+    ):
+        records = list(islice(filter(None, fleet.updates()), count))
+        if len(records) < count:
+            fleet.raise_for_failure()
+    return figures(records[WARM_UP:], config, actors)
+
+
+def figures(records: Sequence[Record], config: Config, actors: int) -> dict[str, Any]:
+    """What `clew bench --json` prints."""
+    windows = [records[at : at + WINDOW] for at in range(0, len(records), WINDOW)]
+    speeds = [total(window, "steps") / total(window, "seconds") for window in windows]
+    seconds = total(records, "seconds")
+    return {
+        "steps_per_s": statistics.median(speeds),
+        "windows": speeds,
+        "rule": config.inner.rule,
+        "actors": actors,
+        "updates_per_s": len(records) / seconds,
+        "attempts_per_s": total(records, "attempts") / seconds,
+        "steps_per_attempt": total(records, "steps") / total(records, "attempts"),
+        "learner_share": shares(records, "phase_s", seconds),
+        "actors_share": shares(records, "actor_s", seconds * actors),
+    }
+
+
+def total(records: Iterable[Record], key: str) -> float:
+    """The sum of a figure over updates."""
+    return float(sum(record[key] for record in records))
+
+
+def shares(records: Sequence[Record], key: str, seconds: float) -> dict[str, float]:
+    """What part of the time each kind of work took; "other" is what nobody measured, waiting included."""
+    kinds = sorted({kind for record in records for kind in record[key]})
+    parts = {kind: sum(record[key].get(kind, 0.0) for record in records) / seconds for kind in kinds}
+    return parts | {"other": 1 - sum(parts.values())}
+
+
+def report(figures: dict[str, Any]) -> Table:
+    """The same for people."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_header=False)
+    slow, fast = min(figures["windows"]), max(figures["windows"])
+    table.add_row("steps/s", f"[bold]{figures['steps_per_s']:,.0f}[/] (windows {slow:,.0f} to {fast:,.0f})")
+    table.add_row("attempts/s", f"{figures['attempts_per_s']:,.0f}")
+    table.add_row("updates/s", f"{figures['updates_per_s']:.1f}")
+    table.add_row("steps/attempt", f"{figures['steps_per_attempt']:.1f}", end_section=True)
+    for who in ("learner", "actors"):
+        parts = sorted(figures[f"{who}_share"].items(), key=lambda part: -part[1])
+        table.add_row(f"time: {who}", ", ".join(f"{kind} {part:.0%}" for kind, part in parts))
+    return table

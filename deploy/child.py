@@ -1,0 +1,66 @@
+"""What `deploy.local` starts: a learner or an actor that never outlives its parent.
+
+Its job comes as one line of JSON on standard input. When that pipe closes, the parent is gone, whatever
+ended it. The arguments mean nothing; they tell people which process is which.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from deploy.heap import keep_freed_memory
+from protocol.config import ClewError, Config
+
+GRACE_S = 4.0  # what a child whose parent is gone may still take to end well
+
+
+def main() -> None:
+    job = json.loads(sys.stdin.readline())
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    keep_freed_memory()
+    try:
+        sys.exit(ROLES[job.pop("role")](**job))
+    except ClewError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def end_with_parent() -> None:
+    while os.read(0, 1):  # not sys.stdin: a thread that waits there would hold its lock at exit
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_S)
+    os._exit(1)
+
+
+def learn(config: dict[str, Any], run_dir: str, bind: str, device: str, resume: bool) -> int:
+    from learner.__main__ import run
+
+    return run(Config.model_validate(config), Path(run_dir), bind, device, resume, on_update=tell)
+
+
+def tell(record: dict[str, Any]) -> None:
+    """One update, as a line to the parent."""
+    with suppress(BrokenPipeError):
+        print(json.dumps(record), flush=True)
+
+
+def act(connect: str, name: str) -> int:
+    from actors.__main__ import run
+
+    return run(connect, name)
+
+
+ROLES: dict[str, Callable[..., int]] = {"learner": learn, "actor": act}
+
+if __name__ == "__main__":
+    main()

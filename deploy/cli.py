@@ -1,0 +1,224 @@
+"""The `clew` command: train, learner, actor, evaluate, bench."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deploy.display import Display, Tally
+from deploy.heap import keep_freed_memory
+from deploy.local import Fleet, LearnerError
+from deploy.settings import load
+from learner import checkpoint
+from protocol.config import ClewError, Config
+
+app = typer.Typer(
+    help="Learns how to learn mazes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ADDRESS = "tcp://127.0.0.1:7777"
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; see deploy/configs.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE over everything else; repeatable.")
+]
+Seed = Annotated[int | None, typer.Option(help="Over run.seed.")]
+Updates = Annotated[int | None, typer.Option(help="Over run.updates.")]
+RunDir = Annotated[Path | None, typer.Option(help="Where the run is kept; runs/TIME if not given.")]
+Device = Annotated[str, typer.Option(help="Of the learner: auto (a GPU where there is one), cpu or cuda.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")]
+Actors = Annotated[int, typer.Option(min=1, help="Actor processes.")]
+Mazes = Annotated[
+    list[Path] | None, typer.Option(help="Maze file; repeatable. Else held-out mazes are drawn.")
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output and nothing else there.")
+]
+
+
+def main() -> None:
+    """`clew`: what a user can mend is said in one line, with exit code 2."""
+    try:
+        app()
+    except ClewError as error:
+        print(f"clew: {error}", file=sys.stderr)
+        sys.exit(2)
+    except LearnerError as error:
+        print(f"clew: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def train(
+    config: ConfigFile = None,
+    run_dir: RunDir = None,
+    actors: Actors = 2,
+    updates: Updates = None,
+    seed: Seed = None,
+    assignments: Set = None,
+    resume: Resume = False,
+    device: Device = "auto",
+) -> None:
+    """Train: a learner and actors on this machine, until the updates are done or Ctrl-C."""
+    folder = run_folder(run_dir, resume)
+    settings = configured(config, assignments, seed, updates, folder if resume else None)
+    checkpoint.beginning(folder, settings, resume)  # a refusal comes before anything is started
+    tally, display, alive = Tally(settings), Display(Console()), 0
+    with stop_signals() as stopped, Fleet(settings, folder, actors, device, resume) as fleet:
+        print(f"run {folder}", flush=True)
+        with display:
+            for record in fleet.updates():
+                if stopped:
+                    break
+                if record:
+                    tally.add(record)
+                alive = fleet.actors_alive or alive
+                display.show(tally, alive)
+            display.show(tally, alive, now=True)
+        fleet.stop()
+        fleet.raise_for_failure()
+    done = tally.update >= settings.run.updates
+    print(f"{'done' if done else 'stopped'} after {tally.update} updates, kept in {folder}")
+
+
+@app.command()
+def learner(
+    config: ConfigFile = None,
+    run_dir: RunDir = None,
+    bind: Annotated[str, typer.Option(help="Where actors find it: tcp://HOST:PORT, ipc://PATH.")] = ADDRESS,
+    updates: Updates = None,
+    seed: Seed = None,
+    assignments: Set = None,
+    resume: Resume = False,
+    device: Device = "auto",
+) -> None:
+    """A learner alone; start actors by hand."""
+    from learner.__main__ import run
+
+    keep_freed_memory()
+    folder = run_folder(run_dir, resume)
+    settings = configured(config, assignments, seed, updates, folder if resume else None)
+    print(f"run {folder}", flush=True)
+    sys.exit(run(settings, folder, bind, device, resume))
+
+
+@app.command()
+def actor(
+    connect: Annotated[str, typer.Option(help="The learner's address: tcp://HOST:PORT or ipc://PATH.")],
+    name: Annotated[str, typer.Option(help="Its name in logs.")] = "actor",
+) -> None:
+    """An actor alone: works for the learner until the run is over."""
+    from actors.__main__ import run
+
+    keep_freed_memory()
+    sys.exit(run(connect, name))
+
+
+@app.command()
+def evaluate(
+    run_dir: Annotated[Path, typer.Argument(help="A run's directory.")],
+    mazes: Mazes = None,
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="Held-out mazes to draw.")] = 500,
+    attempts_per_step: Annotated[int | None, typer.Option(min=1, help="Over inner.attempts.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Over inner.steps.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the mazes and the attempts.")] = 0,
+    as_json: Json = False,
+    pictures: Annotated[
+        bool, typer.Option(help="Write learning_curve.png and adaptation.png to RUN_DIR.")
+    ] = False,
+) -> None:
+    """Adapt to mazes never trained on; report success and steps before and after every inner step."""
+    from deploy import evaluate as trial
+
+    keep_freed_memory()
+    trained, theta_P = trial.trained(run_dir)
+    settings = trial.overridden(trained, attempts_per_step, steps)
+    if mazes:
+        names, wanted = trial.from_files(mazes, settings.maze.side)
+    else:
+        names, wanted = trial.held_out(settings, count, seed)
+    result = trial.evaluate(theta_P, settings, names, wanted, seed)
+    if as_json:
+        print(json.dumps(result.figures()))
+    else:
+        show(trial.report(result))
+    if pictures:
+        trial.draw(run_dir, theta_P, settings, names, wanted, seed)
+
+
+@app.command()
+def bench(
+    rule: Annotated[str | None, typer.Option(help="Over inner.rule: sgd, meta-sgd or learned.")] = None,
+    actors: Actors = 2,
+    assignments: Set = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure environment steps per second, end to end, and what takes the time."""
+    from deploy import bench as measure
+
+    given = [*measure.SETTING, *([f"inner.rule={rule}"] if rule else []), *(assignments or [])]
+    figures = measure.bench(load(None, given), actors, device)
+    if as_json:
+        print(json.dumps(figures))
+    else:
+        show(measure.report(figures))
+
+
+def show(table: Table) -> None:
+    """On the terminal; elsewhere in lines of a fixed width."""
+    console = Console()
+    Console(width=None if console.is_terminal else 100).print(table)
+
+
+def configured(
+    file: Path | None,
+    assignments: list[str] | None,
+    seed: int | None,
+    updates: int | None,
+    resumed: Path | None,
+) -> Config:
+    """The settings of a command: --seed and --updates are short for --set; a resumed run brings its own."""
+    short = {"run.seed": seed, "run.updates": updates}
+    given = [f"{key}={value}" for key, value in short.items() if value is not None]
+    former = checkpoint.load(resumed) if resumed and not file else None
+    return load(file, [*(assignments or []), *given], former.config if former else None)
+
+
+def run_folder(given: Path | None, resume: bool) -> Path:
+    """The run's directory: a new one named after the time, if none is given."""
+    if resume and not given:
+        raise ClewError("--resume needs to know which run; add --run-dir DIR")
+    return given or Path("runs") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that is empty until the process is asked to stop."""
+    received: list[int] = []
+    former = {
+        number: signal.signal(number, lambda number, _: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    main()

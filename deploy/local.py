@@ -1,0 +1,177 @@
+"""A learner and N actors on this machine: started, watched, and ended together."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any, Self
+
+from protocol.config import ClewError, Config
+
+Record = dict[str, Any]  # one line of updates.jsonl
+
+TICK_S = 0.2  # how often the processes are looked at where nothing else happens
+LEARNER_GRACE_S = 4.0  # to save a checkpoint
+ACTOR_GRACE_S = 0.5  # an actor holds nothing that matters
+SHORT_LIFE_S = 10.0  # an actor that lived less died at once: the next one waits
+LONGEST_PAUSE_S = 30.0
+LEFT_PAUSE_S = 1.0  # an actor that left unharmed was probably told that the run is over
+
+
+class Fleet:
+    """The processes of one run. `with Fleet(…) as fleet: for record in fleet.updates(): …`"""
+
+    def __init__(self, config: Config, run_dir: Path, actors: int, device: str, resume: bool = False) -> None:
+        self._private = tempfile.TemporaryDirectory(prefix="clew-")  # sockets and logs; nobody else may enter
+        self._logs = Path(self._private.name)
+        address = f"ipc://{self._private.name}/learner"
+        job = {
+            "role": "learner",
+            "config": config.model_dump(mode="json"),
+            "run_dir": str(run_dir),
+            "bind": address,
+            "device": device,
+            "resume": resume,
+        }
+        self._records: SimpleQueue[Record | None] = SimpleQueue()
+        self._learner = start(job, self._logs / "learner.log")
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+        self._actors = [Post(address, f"actor-{number}", self._logs) for number in range(actors)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.stop()
+        self._private.cleanup()
+
+    def updates(self) -> Iterator[Record | None]:
+        """Every update as it happens; None every TICK_S in which none did. Ends when the learner does."""
+        while True:
+            try:
+                record = self._records.get(timeout=TICK_S)
+            except Empty:
+                yield None
+            else:
+                if record is None:
+                    return
+                yield record
+            for post in self._actors:
+                post.tend()
+
+    @property
+    def actors_alive(self) -> int:
+        return sum(post.process.poll() is None for post in self._actors)
+
+    @property
+    def deaths(self) -> int:
+        """Actors that died and were replaced, or soon will be."""
+        return sum(post.deaths for post in self._actors)
+
+    def stop(self) -> None:
+        """Everyone ends: asked first, killed when it takes too long."""
+        everyone = [(post.process, ACTOR_GRACE_S) for post in self._actors]
+        for process, _ in [*everyone, (self._learner, 0.0)]:
+            process.terminate()
+        for process, grace_s in [(self._learner, LEARNER_GRACE_S), *everyone]:
+            end(process, grace_s)
+        self._listener.join()
+
+    def raise_for_failure(self) -> None:
+        """Nothing where the learner ended well; else what it said last, as the error that it is."""
+        code = self._learner.wait()
+        said = (self._logs / "learner.log").read_text(errors="replace").strip()
+        if code == 2:
+            raise ClewError(said.splitlines()[-1])
+        if code:
+            print(said, file=sys.stderr)
+            raise LearnerError(
+                f"the learner died ({ending(code)}); go on from its last checkpoint with --resume"
+            )
+
+    def _listen(self) -> None:
+        assert self._learner.stdout
+        with self._learner.stdout as lines:
+            for line in lines:
+                self._records.put(json.loads(line))
+        self._records.put(None)
+
+
+class LearnerError(Exception):
+    """Not for the user to mend: a bug, a signal, or no memory."""
+
+
+class Post:
+    """An actor's place: whoever dies there is replaced, at once at first, then after growing pauses."""
+
+    def __init__(self, address: str, name: str, logs: Path) -> None:
+        self._job = {"role": "actor", "connect": address, "name": name}
+        self._log = logs / f"{name}.log"
+        self._pause_s = 0.0
+        self._due: float | None = None  # when the next one starts, where the last one died
+        self.deaths = 0
+        self._fill()
+
+    def _fill(self) -> None:
+        self._due, self._began = None, time.monotonic()
+        self.process = start(self._job, self._log)
+
+    def tend(self) -> None:
+        """Notices a death; starts the next actor when its time has come."""
+        if self.process.poll() is None:
+            return
+        now = time.monotonic()
+        if self._due is None:
+            self.deaths += 1
+            short = now - self._began < SHORT_LIFE_S
+            self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s or 0.5) if short else 0.0
+            self._due = now + max(self._pause_s, 0.0 if self.process.returncode else LEFT_PAUSE_S)
+        if now >= self._due:
+            end(self.process, 0.0)
+            self._fill()
+
+
+def start(job: Record, log: Path) -> subprocess.Popen[str]:
+    """A child with `job`. It sits in a session of its own, so that Ctrl-C reaches the parent alone."""
+    with log.open("a") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deploy.child", log.stem],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE if job["role"] == "learner" else subprocess.DEVNULL,
+            stderr=errors,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+            text=True,
+        )
+    assert process.stdin
+    with suppress(BrokenPipeError):  # dead already; whoever watches it will see
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()  # and stays open: its closing tells the child that its parent is gone
+    return process
+
+
+def end(process: subprocess.Popen[str], grace_s: float) -> None:
+    """`process` is over and reaped, after `grace_s` at the latest."""
+    try:
+        process.wait(grace_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    assert process.stdin
+    with suppress(BrokenPipeError):
+        process.stdin.close()
+
+
+def ending(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -1,0 +1,90 @@
+"""What an answer must be before it counts: of the right shape, finite, walked by the rules of its mazes."""
+
+# M mazes, n side, E attempts, S states, A moves, N steps of all attempts, K inner steps
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from protocol.config import Config
+from protocol.maze import MOVES, UNREACHABLE, Mazes
+from protocol.messages import Attempts, Rollouts
+from protocol.states import StateTable
+
+A = len(MOVES)
+
+
+def refusal(rollouts: Rollouts, config: Config) -> str | None:
+    """Why `rollouts` cannot count, in a word; None where they can."""
+    each = [config.inner.attempts] * config.inner.steps + [config.outer.attempts]
+    if not _has_shape(rollouts, each, config):
+        return "shape"
+    if not _is_solvable(rollouts.mazes):
+        return "maze"
+    table = StateTable.of(rollouts.mazes, config.policy.radius)
+    if (table.shortest_M == UNREACHABLE).any():
+        return "maze"
+    for attempts in rollouts.stages:
+        if attempts.log_prob.shape != table.next_MSA.shape:
+            return "shape"
+        if not np.isfinite(attempts.log_prob).all():
+            return "not_finite"
+        if not _is_walked(attempts, table, config.run.horizon):
+            return "steps"
+    return None
+
+
+def join(parts: Sequence[Rollouts]) -> tuple[Mazes, tuple[Attempts, ...]]:
+    """One meta-batch of the leases' answers, in their order; tables padded to the largest maze of all."""
+    mazes = Mazes.concatenate([part.mazes for part in parts])
+    stages = zip(*(part.stages for part in parts), strict=True)
+    return mazes, tuple(_join_attempts(stage) for stage in stages)
+
+
+def _join_attempts(parts: Sequence[Attempts]) -> Attempts:
+    states = max(part.log_prob.shape[1] for part in parts)
+    pads = [((0, 0), (0, states - part.log_prob.shape[1]), (0, 0)) for part in parts]
+    return Attempts(
+        np.concatenate([part.length for part in parts]),
+        np.concatenate([part.visits for part in parts]),
+        np.concatenate([np.pad(part.log_prob, pad) for part, pad in zip(parts, pads, strict=True)]),
+    )
+
+
+def _has_shape(rollouts: Rollouts, each: list[int], config: Config) -> bool:
+    """Whether all but the number of states, which the mazes decide, is as the config says."""
+    count, side, mazes = config.run.mazes_per_lease, config.maze.side, rollouts.mazes
+    return (
+        mazes.blocked.shape == (count, side, side)
+        and mazes.start.shape == mazes.exit.shape == (count,)
+        and [attempts.length.shape for attempts in rollouts.stages] == [(count, some) for some in each]
+    )
+
+
+def _is_solvable(mazes: Mazes) -> bool:
+    """Whether start and exit are two free cells; that there is a way between them, the table tells."""
+    cells = mazes.side**2
+    ends = np.stack((mazes.start, mazes.exit))
+    if (ends < 0).any() or (ends >= cells).any() or (mazes.start == mazes.exit).any():
+        return False
+    free_MC = ~mazes.blocked.reshape(-1, cells)
+    return bool(np.take_along_axis(free_MC, ends.T, axis=1).all())
+
+
+def _is_walked(attempts: Attempts, table: StateTable, horizon: int) -> bool:
+    """Whether every attempt begins at the start, goes where its moves lead, and ends at exit or horizon."""
+    length_W = attempts.length.reshape(-1).astype(np.int64)
+    if not length_W.all() or length_W.max() > horizon or length_W.sum() != len(attempts.visits):
+        return False
+    steps_M = attempts.length.sum(axis=1, dtype=np.int64)
+    if (attempts.visits >= np.repeat(table.count_M * A, steps_M)).any():
+        return False
+    first_M = np.arange(len(steps_M)) * table.exit_state * A  # row of each maze's first (state, move)
+    next_N = table.next_MSA.reshape(-1)[np.repeat(first_M, steps_M) + attempts.visits]
+    end_W = np.cumsum(length_W) - 1
+    if not ((next_N[end_W] == table.exit_state) | (length_W == horizon)).all():
+        return False
+    next_N[end_W] = 0  # the next attempt begins in state 0; so does the first
+    return bool((np.roll(next_N, 1) == attempts.visits >> 2).all())

@@ -1,0 +1,343 @@
+"""The `clew` command, in real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import typer
+
+from deploy.cli import app
+from deploy.settings import load
+from protocol.config import ClewError, Config
+
+ROOT = Path(__file__).parent.parent
+CLEW = [sys.executable, "-m", "deploy.cli"]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+TINY = [
+    *("--set", "maze.side=5", "--set", "maze.min_distance=2", "--set", "run.horizon=20"),
+    *("--set", "run.mazes=4", "--set", "run.mazes_per_lease=2"),
+]
+ENDLESS = [*TINY, "--updates", "1000000"]
+DEADLINE_S = 30.0
+
+
+def clew(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command that ends by itself."""
+    command = [*CLEW, *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=2 * DEADLINE_S
+    )
+
+
+@contextmanager
+def running(*arguments: object, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A command that goes on until it is told to stop."""
+    command = [*CLEW, *map(str, arguments)]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def first_line(stream: object, pattern: str) -> re.Match[str]:
+    """Reads on until a line matches; pytest's timeout is the deadline."""
+    for line in stream:  # type: ignore[attr-defined]
+        if match := re.search(pattern, line):
+            return match
+    raise AssertionError(f"ended without a line like {pattern!r}")
+
+
+def children(parent: int) -> dict[str, int]:
+    """The process ids of what `clew train` started, by role."""
+    found = {}
+    for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if b"deploy.child" in command:
+            found[command[-2].decode()] = int(pid)
+    return found
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        select.select([], [], [], 0.02)
+
+
+@contextmanager
+def ending(processes: list[int], within_s: float) -> Iterator[None]:
+    """What happens inside ends all of `processes`, in time."""
+    descriptors = list(map(os.pidfd_open, processes))
+    yield
+    deadline = time.monotonic() + within_s
+    for descriptor in descriptors:
+        ended, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        os.close(descriptor)
+        assert ended
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], pattern: str) -> None:
+    """One line that says what is wrong, exit code 2, nothing else."""
+    assert (result.returncode, result.stdout) == (2, "")
+    assert re.fullmatch(f"clew: .*{pattern}.*\n", result.stderr)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of ten updates."""
+    folder = tmp_path_factory.mktemp("trained")
+    result = clew("train", *TINY, "--updates", 10, "--run-dir", "run", folder=folder)
+    assert result.returncode == 0, result.stderr
+    assert "done after 10 updates" in result.stdout
+    return folder / "run"
+
+
+def records(run_dir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run_dir / "updates.jsonl").read_text().splitlines()]
+
+
+# Settings
+
+
+def test_the_command_line_beats_the_environment_which_beats_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("[maze]\nside = 7\n[run]\nseed = 3\nlag = 0\n")
+    monkeypatch.setenv("CLEW_MAZE__SIDE", "11")
+    monkeypatch.setenv("CLEW_RUN__SEED", "4")
+    config = load(file, ["maze.side=13"])
+    assert (config.maze.side, config.run.seed, config.run.lag) == (13, 4, 0)
+    assert type(config) is Config
+
+
+@pytest.mark.parametrize(
+    ("assignment", "pattern"),
+    [
+        ("maze.sied=9", r"unknown setting maze\.sied; did you mean maze\.side\?"),
+        ("mzae.side=9", r"unknown setting mzae; did you mean maze\?"),
+        ("maze.side=8", r"odd .* got 8; set maze\.side"),
+        ("maze.side=3", r"maze\.side must be greater than or equal to 5, got '3'; change maze\.side"),
+        ("maze.side=nine", r"maze\.side must be a valid integer.* got 'nine'"),
+        ("maze.family=perfct", r"maze\.family must be 'perfect', .* got 'perfct'"),
+        ("outer.learning_rate=nan", r"outer\.learning_rate must be a finite number, got 'nan'"),
+        ("run.mazes=7", r"set run\.mazes_per_lease to a divisor of run\.mazes"),
+        ("maze.side", r"SECTION\.KEY=VALUE.* got 'maze\.side'"),
+        ("side=9", r"SECTION\.KEY=VALUE.* got 'side=9'"),
+    ],
+)
+def test_a_bad_assignment_is_explained_in_one_line(assignment: str, pattern: str) -> None:
+    with pytest.raises(ClewError, match=pattern) as refusal:
+        load(None, [assignment])
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "pattern"),
+    [
+        ("CLEW_MAZE__SIED", "9", r"CLEW_MAZE__SIED; did you mean CLEW_MAZE__SIDE\?"),
+        ("CLEW_MZAE__SIDE", "9", r"CLEW_MZAE__SIDE; did you mean CLEW_MAZE__SIDE\?"),
+        ("CLEW_SEED", "9", r"CLEW_SEED; did you mean CLEW_RUN__SEED\?"),
+        ("CLEW_MAZE__SIDE", "", r"maze\.side must be a valid integer"),
+        ("CLEW_MAZE", "{", r"use CLEW_SECTION__KEY=VALUE"),
+    ],
+)
+def test_a_bad_variable_is_explained_in_one_line(
+    variable: str, value: str, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ClewError, match=pattern) as refusal:
+        load(None)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "pattern"),
+    [
+        (b"[maze\nside = 9", r"config\.toml is no valid TOML: .*line 1"),
+        (b"\xff\xfe", r"config\.toml is no valid TOML"),
+        (b"[maze]\nsied = 9", r"did you mean maze\.side\?"),
+        (b"maze = 9", r"maze must be"),
+        (b"[colour]\nwall = 1", r"unknown setting colour; choose from maze, policy, inner, outer, run"),
+        (None, r"cannot read config .*config\.toml: No such file"),
+    ],
+)
+def test_a_bad_file_is_explained_in_one_line(content: bytes | None, pattern: str, tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ClewError, match=pattern) as refusal:
+        load(file)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_configs_that_ship_are_valid() -> None:
+    configs = {path.name: load(path) for path in (ROOT / "deploy" / "configs").glob("*.toml")}
+    assert set(configs) == {"default.toml", "meta-sgd.toml", "13x13.toml"}
+    assert configs["default.toml"] == Config()
+
+
+# Training
+
+
+def test_a_refusal_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    result = clew("train", "--set", "maze.sied=9", folder=tmp_path)
+    assert_refused(result, r"unknown setting maze\.sied")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_records_every_update(trained: Path) -> None:
+    assert [record["update"] for record in records(trained)] == list(range(1, 11))
+
+
+def test_a_run_is_never_overwritten(trained: Path) -> None:
+    before = (trained / "updates.jsonl").read_bytes()
+    assert_refused(clew("train", *TINY, "--run-dir", trained, folder=trained), "--resume")
+    assert (trained / "updates.jsonl").read_bytes() == before
+
+
+def test_resume_wants_to_know_which_run(tmp_path: Path) -> None:
+    assert_refused(clew("train", "--resume", folder=tmp_path), "--run-dir")
+
+
+def test_resuming_a_run_of_another_config_is_refused(trained: Path) -> None:
+    arguments = ("--resume", "--run-dir", trained, "--set", "maze.side=7")
+    assert_refused(clew("train", *arguments, folder=trained), r"maze\.side")
+
+
+def test_a_dead_actor_is_replaced_and_ctrl_c_ends_all_with_a_checkpoint(tmp_path: Path) -> None:
+    with running("train", *ENDLESS, "--run-dir", "run", folder=tmp_path) as process:
+        first_line(process.stdout, r"update \d+/")
+        victim = children(process.pid)["actor-0"]
+        with ending([victim], 1):
+            os.kill(victim, signal.SIGKILL)
+        died = time.monotonic()
+        wait_until(lambda: children(process.pid).get("actor-0", victim) != victim)
+        assert time.monotonic() - died < 5
+        with ending([process.pid, *children(process.pid).values()], 5):
+            process.send_signal(signal.SIGINT)
+        output, errors = process.communicate()
+        assert (process.returncode, errors) == (0, "")
+    assert int(first_line(output.splitlines(), r"stopped after (\d+) updates")[1]) > 0
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_children_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    with running("train", *ENDLESS, "--run-dir", "run", folder=tmp_path) as process:
+        first_line(process.stdout, r"update \d+/")
+        everyone = list(children(process.pid).values())
+        assert len(everyone) == 3
+        with ending(everyone, 6):
+            process.kill()
+
+
+def test_a_terminal_gets_a_live_bar(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [*CLEW, "train", *TINY, "--updates", "10", "--actors", "1"]
+    environment = ENVIRONMENT | {"TERM": "xterm-256color", "COLUMNS": "100"}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b"".join(iter(lambda: read_terminal(ours), b"")).decode()
+    assert process.returncode == 0, shown
+    assert "steps/s" in shown
+    assert "10/10" in shown
+    assert "\x1b[" in shown
+
+
+def read_terminal(descriptor: int) -> bytes:
+    """What comes next; nothing once the other side has hung up."""
+    try:
+        return os.read(descriptor, 65_536)
+    except OSError:
+        os.close(descriptor)
+        return b""
+
+
+# By hand
+
+
+def test_a_learner_and_an_actor_started_by_hand_finish_a_run(tmp_path: Path) -> None:
+    arguments = (*TINY, "--updates", 5, "--run-dir", "run", "--bind", "tcp://127.0.0.1:0")
+    with running("learner", *arguments, folder=tmp_path) as learner:
+        address = first_line(learner.stderr, r"listening on (\S+)")[1]
+        actor = clew("actor", "--connect", address, folder=tmp_path)
+        learner.communicate(timeout=DEADLINE_S)
+    assert (learner.returncode, actor.returncode) == (0, 0)
+    assert len(records(tmp_path / "run")) == 5
+
+
+def test_an_occupied_port_is_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        address = f"tcp://127.0.0.1:{holder.getsockname()[1]}"
+        result = clew("learner", *TINY, "--run-dir", "run", "--bind", address, folder=tmp_path)
+    assert result.returncode == 2
+    assert re.search(rf"^clew: .*{address} is in use", result.stderr, re.MULTILINE)
+    assert not (tmp_path / "run").exists()
+
+
+# Evaluation
+
+
+def test_evaluation_prints_one_json_object(trained: Path) -> None:
+    result = clew("evaluate", trained, "--count", 3, "--steps", 2, "--json", folder=trained)
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(result.stdout)
+    assert set(figures) == {"mazes", "mean"}
+    assert len(figures["mazes"]) == 3
+    assert set(figures["mazes"][0]) == {"name", "shortest", "curve"}
+    for curve in (figures["mean"], figures["mazes"][0]["curve"]):
+        assert [set(point) for point in curve] == [{"step", "attempts", "success", "steps", "ratio"}] * 3
+        assert [point["step"] for point in curve] == [0, 1, 2]
+
+
+def test_evaluation_of_drawn_mazes_shows_a_table_and_pictures(trained: Path) -> None:
+    (trained / "mine.txt").write_text("S.#\n.#.\n..E\n")
+    result = clew("evaluate", trained, "--mazes", "mine.txt", "--pictures", folder=trained)
+    assert result.returncode == 0, result.stderr
+    assert "mine (4)" in result.stdout
+    for picture in ("learning_curve.png", "adaptation.png"):
+        assert (trained / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_mazes_that_cannot_be_evaluated_are_refused(trained: Path) -> None:
+    (trained / "large.txt").write_text("S" + "." * 6 + "\n" + ("." * 7 + "\n") * 5 + "......E\n")
+    assert_refused(clew("evaluate", trained, "--mazes", "large.txt", folder=trained), "7x7.*5x5")
+    assert_refused(clew("evaluate", trained, "--mazes", "none.txt", folder=trained), "none.txt")
+
+
+def test_a_folder_without_a_run_cannot_be_evaluated(tmp_path: Path) -> None:
+    assert_refused(clew("evaluate", tmp_path, folder=tmp_path), "clew train --run-dir")
+
+
+# The README
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("clew ")]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_of_the_readme_is_one(command: str) -> None:
+    _, name, *arguments = shlex.split(command, comments=True)
+    group = typer.main.get_command(app)
+    parsed = group.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
+    config = parsed.params.get("config")
+    assert config is None or (ROOT / config).is_file()
