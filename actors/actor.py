@@ -13,7 +13,7 @@ import numpy.typing as npt
 from actors.rollout import collect
 from protocol.config import ClewError, Config
 from protocol.links import ActorLinks
-from protocol.messages import Bye, Fetch, Hello, Lease, Message, Rollouts, Theta, Welcome, contract
+from protocol.messages import CONTRACT, Bye, Fetch, Hello, Lease, Message, Rollouts, Theta, Welcome
 from protocol.wire import ACTOR_LIMITS, WireError, decode, encode
 
 CAPACITY = 2  # leases held: one in work, one so that there is no waiting for the next
@@ -30,7 +30,7 @@ class Actor:
     def __init__(self, connect: str, name: str) -> None:
         self.should_exit = False
         self._connect = connect
-        self._hello = encode(Hello(contract(), name, CAPACITY))
+        self._hello = encode(Hello(CONTRACT, name, CAPACITY))
         self._hello_due = 0.0
         self._session = ""
         self._config: Config | None = None
@@ -61,7 +61,8 @@ class Actor:
                 self._work(self._leases.popleft(), self._config)
             else:
                 self._lack(version, now)
-        elif now >= self._hello_due and self._links.send(self._hello):
+        elif now >= self._hello_due:
+            self._links.send(self._hello)
             self._hello_due = now + SILENCE_S
 
     def shutdown(self) -> None:

@@ -27,11 +27,7 @@ def main() -> None:
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=end_with_parent, daemon=True).start()
     keep_freed_memory()
-    try:
-        sys.exit(ROLES[job.pop("role")](**job))
-    except ClewError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    sys.exit(ROLES[job.pop("role")](**job))
 
 
 def end_with_parent() -> None:
@@ -45,11 +41,15 @@ def end_with_parent() -> None:
 def learn(config: dict[str, Any], run_dir: str, bind: str, device: str, resume: bool) -> int:
     from learner.__main__ import run
 
-    return run(Config.model_validate(config), Path(run_dir), bind, device, resume, on_update=tell)
+    try:
+        return run(Config.model_validate(config), Path(run_dir), bind, device, resume, on_update=tell)
+    except ClewError as error:
+        tell({"error": str(error)})
+        return 2
 
 
 def tell(record: dict[str, Any]) -> None:
-    """One update, as a line to the parent."""
+    """One update, or an error that the user can mend, as a line to the parent."""
     with suppress(BrokenPipeError):
         print(json.dumps(record), flush=True)
 
@@ -57,7 +57,11 @@ def tell(record: dict[str, Any]) -> None:
 def act(connect: str, name: str) -> int:
     from actors.__main__ import run
 
-    return run(connect, name)
+    try:
+        return run(connect, name)
+    except ClewError as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 ROLES: dict[str, Callable[..., int]] = {"learner": learn, "actor": act}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from protocol.config import ClewError, Config
 
@@ -44,9 +45,13 @@ class Fleet:
             "resume": resume,
         }
         self._records: SimpleQueue[Record | None] = SimpleQueue()
-        self._learner = start(job, self._logs / "learner.log")
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
+        self._error = ""
+        self._learner = start(job, "learner", subprocess.PIPE)
+        self._listeners = [
+            threading.Thread(target=listen, daemon=True) for listen in (self._hear, self._relay)
+        ]
+        for listener in self._listeners:
+            listener.start()
         self._actors = [Post(address, f"actor-{number}", self._logs) for number in range(actors)]
 
     def __enter__(self) -> Self:
@@ -74,11 +79,6 @@ class Fleet:
     def actors_alive(self) -> int:
         return sum(post.process.poll() is None for post in self._actors)
 
-    @property
-    def deaths(self) -> int:
-        """Actors that died and were replaced, or soon will be."""
-        return sum(post.deaths for post in self._actors)
-
     def stop(self) -> None:
         """Everyone ends: asked first, killed when it takes too long."""
         everyone = [(post.process, ACTOR_GRACE_S) for post in self._actors]
@@ -86,26 +86,36 @@ class Fleet:
             process.terminate()
         for process, grace_s in [(self._learner, LEARNER_GRACE_S), *everyone]:
             end(process, grace_s)
-        self._listener.join()
+        for listener in self._listeners:
+            listener.join()
 
     def raise_for_failure(self) -> None:
-        """Nothing where the learner ended well; else what it said last, as the error that it is."""
+        """Nothing where the learner ended well."""
         code = self._learner.wait()
-        said = (self._logs / "learner.log").read_text(errors="replace").strip()
-        if code == 2:
-            raise ClewError(said.splitlines()[-1])
-        if code:
-            print(said, file=sys.stderr)
-            raise LearnerError(
-                f"the learner died ({ending(code)}); go on from its last checkpoint with --resume"
-            )
+        if self._error:
+            raise ClewError(self._error)
+        if code not in (0, -signal.SIGTERM):  # the latter: stopped before it had begun
+            how = ending(code)
+            raise LearnerError(f"the learner died ({how}); go on from its last checkpoint with --resume")
 
-    def _listen(self) -> None:
+    def _hear(self) -> None:
+        """What the learner's child tells its parent."""
         assert self._learner.stdout
         with self._learner.stdout as lines:
             for line in lines:
-                self._records.put(json.loads(line))
+                told = json.loads(line)
+                self._error = told.get("error", "")
+                if not self._error:
+                    self._records.put(told)
         self._records.put(None)
+
+    def _relay(self) -> None:
+        """What the learner says to people. Its address is nobody's business here."""
+        assert self._learner.stderr
+        with self._learner.stderr as lines:
+            for line in lines:
+                if not line.startswith("listening on"):
+                    print(line, end="", file=sys.stderr, flush=True)
 
 
 class LearnerError(Exception):
@@ -120,12 +130,12 @@ class Post:
         self._log = logs / f"{name}.log"
         self._pause_s = 0.0
         self._due: float | None = None  # when the next one starts, where the last one died
-        self.deaths = 0
         self._fill()
 
     def _fill(self) -> None:
         self._due, self._began = None, time.monotonic()
-        self.process = start(self._job, self._log)
+        with self._log.open("w") as errors:
+            self.process = start(self._job, self._log.stem, errors)
 
     def tend(self) -> None:
         """Notices a death; starts the next actor when its time has come."""
@@ -133,7 +143,7 @@ class Post:
             return
         now = time.monotonic()
         if self._due is None:
-            self.deaths += 1
+            self._report()
             short = now - self._began < SHORT_LIFE_S
             self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s or 0.5) if short else 0.0
             self._due = now + max(self._pause_s, 0.0 if self.process.returncode else LEFT_PAUSE_S)
@@ -141,19 +151,24 @@ class Post:
             end(self.process, 0.0)
             self._fill()
 
+    def _report(self) -> None:
+        if self.process.returncode:
+            said = self._log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+            how = f"{self._log.stem} died ({ending(self.process.returncode)}: {said[-1]})"
+            print(f"{how}; another takes its place", file=sys.stderr, flush=True)
 
-def start(job: Record, log: Path) -> subprocess.Popen[str]:
+
+def start(job: Record, name: str, errors: int | IO[str]) -> subprocess.Popen[str]:
     """A child with `job`. It sits in a session of its own, so that Ctrl-C reaches the parent alone."""
-    with log.open("a") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "deploy.child", log.stem],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE if job["role"] == "learner" else subprocess.DEVNULL,
-            stderr=errors,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            start_new_session=True,
-            text=True,
-        )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deploy.child", name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE if job["role"] == "learner" else subprocess.DEVNULL,
+        stderr=errors,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+        text=True,
+    )
     assert process.stdin
     with suppress(BrokenPipeError):  # dead already; whoever watches it will see
         process.stdin.write(json.dumps(job) + "\n")

@@ -24,7 +24,7 @@ from learner.schedule import Actor, Schedule
 from protocol.config import ClewError, Config
 from protocol.inner import initial_theta
 from protocol.links import Frames, LearnerLinks
-from protocol.messages import Bye, Fetch, Hello, Ping, Rollouts, Theta, Welcome, contract
+from protocol.messages import CONTRACT, Bye, Fetch, Hello, Ping, Rollouts, Theta, Welcome
 from protocol.wire import Limits, WireError, decode, encode
 
 POLL_S = 0.1  # the longest wait for a message
@@ -143,7 +143,7 @@ class Learner:
                 self._refusals["kind"] += 1
 
     def _meet(self, actor: Actor, hello: Hello) -> None:
-        if hello.contract != contract():
+        if hello.contract != CONTRACT:
             self._refusals["contract"] += 1
             reason = "the learner runs another version of clew; install the same one on both sides"
             self._links.send(actor, encode(Bye("refused", reason)))

@@ -98,7 +98,9 @@ class Schedule:
             return "stranger"
         place = self.workers[actor].held.get(rollouts.issue)
         if place is None:
-            return "late" if 0 <= rollouts.issue - self._first_issue < self.issued else "unknown"
+            if not 0 <= rollouts.issue - self._first_issue < self.issued:
+                return "unknown"
+            return "late" if self._is_missing((rollouts.batch, rollouts.chunk)) else "duplicate"
         if (rollouts.batch, rollouts.chunk, rollouts.version) != (*place, self._version_of(place[0])):
             return "unknown"
         self._release(actor, rollouts.issue)

@@ -24,7 +24,8 @@ Socket = zmq.Socket[bytes]
 
 HEARTBEAT_MS = 1_000  # ZMTP pings; they find a frozen or unreachable peer
 DEAD_AFTER_MS = 3_000  # without an answer to one
-WORK_QUEUE = 64  # messages to or from one actor; it holds no more than a few leases
+WORK_QUEUE = 64  # messages to or from one actor, at the learner
+ACTOR_QUEUE = 4  # messages that wait, at an actor, for a learner that is not there
 THETA_QUEUE = 8  # versions; an actor that falls further behind fetches what it needs
 LINGER_MS = 500  # for the last Bye to get out
 MAX_IPC_PATH = 107 - len(".theta")  # bytes, of a Unix socket's address
@@ -131,8 +132,7 @@ class ActorLinks:
             raise ClewError(f"{connect} names no port; use the one that the learner printed")
         self._context = zmq.Context()
         self._poller = zmq.Poller()
-        self._work = _socket(self._context, zmq.DEALER, self._address, ACTOR_LIMITS.frame_bytes, WORK_QUEUE)
-        self._work.set(zmq.IMMEDIATE, 1)  # nothing queues up for a learner that is not there
+        self._work = _socket(self._context, zmq.DEALER, self._address, ACTOR_LIMITS.frame_bytes, ACTOR_QUEUE)
         self._work.connect(str(self._address))
         self._poller.register(self._work, zmq.POLLIN)
         self._theta: Socket | None = None
@@ -157,7 +157,7 @@ class ActorLinks:
         return messages
 
     def send(self, frames: Frames) -> bool:
-        """Whether there is a learner to take it. Never blocks."""
+        """Whether it is on its way, or waits for a learner. Never blocks."""
         try:
             self._work.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:

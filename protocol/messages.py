@@ -26,12 +26,16 @@ Text = Annotated[str, Field(max_length=200)]
 MAX_CAPACITY = 16  # leases that one actor may hold at once
 
 
-def contract() -> str:
-    """What both sides must agree on, as one hash: the sources of `protocol`, bytes and mathematics alike."""
+def _contract() -> str:
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+CONTRACT = (
+    _contract()
+)  # what both sides must agree on, bytes and mathematics alike: the sources of `protocol`
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Attempts:
 class Hello:
     """Actor -> learner: I hold no lease and can work. Said at the start, and when the learner is silent."""
 
-    contract: Text  # `contract()` of the actor's code
+    contract: Text  # CONTRACT of the actor's code
     actor: Text  # its name, for people
     capacity: Annotated[int, Field(ge=1, le=MAX_CAPACITY)]  # leases it may hold at once; 2: it never waits
 

@@ -1,0 +1,143 @@
+"""Both ends of both links, on real sockets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from protocol.config import ClewError
+from protocol.links import ActorLinks, Address, Frames, LearnerLinks
+from protocol.wire import Limits
+
+LIMITS = Limits(frames=4, frame_bytes=10_000)
+DEADLINE_S = 10.0
+
+
+@contextmanager
+def linked(bind: str) -> Iterator[tuple[LearnerLinks, ActorLinks, bytes]]:
+    """Two ends that know of each other, and the actor's name."""
+    with (
+        closing(LearnerLinks(bind, LIMITS)) as learner,
+        closing(ActorLinks(str(learner.address))) as actor,
+    ):
+        actor.follow(learner.theta_port)
+        assert actor.send([b"hello"])
+        received = learner.receive(DEADLINE_S)
+        assert received
+        name, frames = received
+        assert frames == [b"hello"]
+        yield learner, actor, name
+
+
+def until(happens: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not happens():
+        assert time.monotonic() < deadline
+
+
+def first(messages: list[Frames]) -> Frames:
+    return messages[0] if messages else []
+
+
+@pytest.fixture(params=["tcp", "ipc"])
+def bind(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return "tcp://127.0.0.1:*" if request.param == "tcp" else f"ipc://{tmp_path}/learner"
+
+
+def test_work_goes_both_ways(bind: str) -> None:
+    with linked(bind) as (learner, actor, name):
+        assert learner.send(name, [b"lease", b"array"])
+        assert actor.receive(DEADLINE_S) == [[b"lease", b"array"]]
+
+
+def test_theta_reaches_whoever_follows(bind: str) -> None:
+    with linked(bind) as (learner, actor, _):
+
+        def arrives() -> bool:
+            learner.publish([b"theta"])
+            return first(actor.receive(0.01)) == [b"theta"]
+
+        until(arrives)
+
+
+def test_an_actor_that_is_gone_is_noticed_at_the_next_message(bind: str) -> None:
+    with linked(bind) as (learner, actor, name):
+        actor.close()
+        until(lambda: not learner.send(name, [b"ping"]))
+
+
+def test_an_actor_that_reconnects_is_another_one(bind: str) -> None:
+    with linked(bind) as (learner, _, name), closing(ActorLinks(str(learner.address))) as other:
+        other.send([b"hello"])
+        received = learner.receive(DEADLINE_S)
+        assert received
+        assert received[0] != name
+
+
+def test_an_actor_waits_for_a_learner_that_comes_later(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/learner"
+    with closing(ActorLinks(address)) as actor:
+        assert actor.send([b"hello"])
+        with closing(LearnerLinks(address, LIMITS)) as learner:
+            assert learner.receive(DEADLINE_S)
+
+
+def test_what_waits_for_a_learner_is_bounded(tmp_path: Path) -> None:
+    with closing(ActorLinks(f"ipc://{tmp_path}/learner")) as actor:
+        assert sum(actor.send([b"hello"]) for _ in range(100)) < 10
+
+
+def test_a_message_that_is_too_large_cuts_the_connection_not_the_learner(bind: str) -> None:
+    with linked(bind) as (learner, actor, name):
+        actor.send([b"x" * (LIMITS.frame_bytes + 1)])
+        until(lambda: not learner.send(name, [b"ping"]))
+        assert learner.receive(0.0) is None
+
+
+def test_a_bye_arrives_although_the_learner_closes_at_once(bind: str) -> None:
+    with linked(bind) as (learner, actor, name):
+        assert learner.send(name, [b"bye"])
+        learner.close()
+        assert actor.receive(DEADLINE_S) == [[b"bye"]]
+
+
+def test_an_occupied_address_is_said(bind: str) -> None:
+    with closing(LearnerLinks(bind, LIMITS)) as learner, pytest.raises(ClewError, match="is in use"):
+        LearnerLinks(str(learner.address), LIMITS)
+
+
+def test_a_socket_that_a_dead_learner_left_behind_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "learner").touch()
+    with linked(f"ipc://{tmp_path}/learner"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["tcp://0.0.0.0:7777", "tcp://*:7777", "tcp://192.0.2.1:7777", "tcp://[::]:7777", "tcp://host:7777"],
+)
+def test_an_address_that_others_can_reach_is_refused(address: str) -> None:
+    with pytest.raises(ClewError, match="without keys"):
+        LearnerLinks(address, LIMITS)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "localhost", "tcp://host", "tcp://host:70000", "udp://host:1", "ipc://@x"]
+)
+def test_what_is_no_address_is_said(address: str) -> None:
+    with pytest.raises(ClewError, match="is no address"):
+        Address.of(address)
+
+
+def test_a_path_that_a_socket_cannot_have_is_said() -> None:
+    with pytest.raises(ClewError, match="101 bytes"):
+        Address.of("ipc:///" + "x" * 101)
+
+
+def test_theta_is_found_beside_the_work_link() -> None:
+    assert str(Address.of("tcp://host:7777").theta(7778)) == "tcp://host:7778"
+    assert str(Address.of("ipc:///run/clew").theta(0)) == "ipc:///run/clew.theta"

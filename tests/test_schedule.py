@@ -1,0 +1,230 @@
+"""Every chunk of every batch counts once, whatever the actors do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from learner.schedule import Schedule
+from protocol.config import Config
+from protocol.maze import Mazes
+from protocol.messages import Lease, Rollouts
+
+NOTHING = Mazes(np.zeros((1, 1, 1), np.bool_), np.zeros(1, np.int32), np.zeros(1, np.int32))
+FIRST_ISSUE = 1_000
+TIMEOUT_S = 10.0
+
+
+def schedule(updates: int = 5, chunks: int = 3, lag: int = 1, version: int = 0) -> Schedule:
+    run = {
+        "updates": updates,
+        "mazes": chunks,
+        "mazes_per_lease": 1,
+        "lag": lag,
+        "seed": 7,
+        "lease_timeout_s": TIMEOUT_S,
+    }
+    return Schedule(Config.model_validate({"run": run}), version, FIRST_ISSUE)
+
+
+def answer(lease: Lease) -> Rollouts:
+    return Rollouts(lease.batch, lease.chunk, lease.issue, lease.version, {}, NOTHING, ())
+
+
+def leases(work: Schedule, now: float = 0.0) -> list[tuple[bytes, Lease]]:
+    return list(work.hand_out(now))
+
+
+def finish(work: Schedule, actor: bytes = b"a") -> list[Rollouts]:
+    """One update, all by one actor that is there already."""
+    while not work.is_ready:
+        for _, lease in leases(work):
+            assert work.answer(actor, answer(lease)) is None
+    return work.take()
+
+
+def test_leases_go_out_in_order_and_only_for_open_batches() -> None:
+    work = schedule(chunks=2, lag=1)
+    work.join(b"a", "a", 16)
+    assert [(lease.batch, lease.chunk, lease.version) for _, lease in leases(work)] == [
+        (0, 0, 0),
+        (0, 1, 0),
+        (1, 0, 0),
+        (1, 1, 0),
+    ]
+
+
+@pytest.mark.parametrize("lag", [0, 1, 3])
+def test_a_batch_runs_under_theta_of_lag_updates_ago(lag: int) -> None:
+    work = schedule(lag=lag, updates=8)
+    work.join(b"a", "a", 2)
+    for version in range(8):
+        assert work.oldest_version == max(0, version - lag)
+        assert {part.version for part in finish(work)} == {max(0, version - lag)}
+    assert work.is_done
+    assert not leases(work)
+
+
+def test_seeds_depend_on_run_batch_and_chunk_alone() -> None:
+    one, other = schedule(), schedule()
+    one.join(b"a", "a", 1)
+    for actor in (b"b", b"c", b"d"):
+        other.join(actor, "x", 2)
+    finish(one)
+    seeds = {(lease.batch, lease.chunk): lease.seed for _, lease in leases(other)}
+    assert seeds[0, 2] == (7, 0, 2)
+    assert len(set(seeds.values())) == len(seeds)
+
+
+def test_rollouts_are_taken_in_order_of_their_chunks() -> None:
+    work = schedule(chunks=3)
+    work.join(b"a", "a", 3)
+    for _, lease in reversed(leases(work)):
+        work.answer(b"a", answer(lease))
+    assert [part.chunk for part in work.take()] == [0, 1, 2]
+
+
+def test_the_least_busy_actor_gets_the_next_lease() -> None:
+    work = schedule(chunks=4)
+    for actor in (b"a", b"b"):
+        work.join(actor, "x", 2)
+    assert [actor for actor, _ in leases(work)] == [b"a", b"b", b"a", b"b"]
+
+
+def test_only_the_first_answer_counts() -> None:
+    work = schedule()
+    work.join(b"a", "a", 1)
+    [(_, lease)] = leases(work)
+    assert work.answer(b"a", answer(lease)) is None
+    assert work.answer(b"a", answer(lease)) == "duplicate"
+
+
+def test_an_answer_from_somebody_else_does_not_count() -> None:
+    work = schedule()
+    work.join(b"a", "a", 1)
+    [(_, lease)] = leases(work)
+    assert work.answer(b"b", answer(lease)) == "stranger"
+    work.join(b"b", "b", 1)
+    assert work.answer(b"b", answer(lease)) == "late"
+    forged = Rollouts(lease.batch, lease.chunk + 1, lease.issue, lease.version, {}, NOTHING, ())
+    assert work.answer(b"a", forged) == "unknown"
+    unissued = Rollouts(lease.batch, lease.chunk, FIRST_ISSUE - 1, lease.version, {}, NOTHING, ())
+    assert work.answer(b"a", unissued) == "unknown"
+    assert work.answer(b"a", answer(lease)) is None
+
+
+def test_a_lease_goes_to_another_when_its_deadline_passes_and_the_first_answer_counts() -> None:
+    work = schedule()
+    work.join(b"slow", "slow", 1)
+    [(_, old)] = leases(work, now=0.0)
+    work.join(b"quick", "quick", 1)
+    assert work.expire(TIMEOUT_S - 0.1) == 0
+    assert work.expire(TIMEOUT_S) == 1
+    [(actor, new)] = leases(work, now=TIMEOUT_S)
+    assert (actor, new.chunk) == (b"quick", old.chunk)
+    assert new.issue != old.issue
+    assert work.answer(b"slow", answer(old)) is None
+    assert work.answer(b"quick", answer(new)) == "duplicate"
+
+
+def test_a_late_answer_spares_the_lease_that_was_to_go_out_again() -> None:
+    work = schedule(chunks=1, lag=0, updates=1)
+    work.join(b"slow", "slow", 1)
+    [(_, old)] = leases(work)
+    work.expire(TIMEOUT_S)
+    assert work.answer(b"slow", answer(old)) is None
+    assert not leases(work, now=TIMEOUT_S)
+    assert work.is_ready
+
+
+def test_an_actor_that_let_a_deadline_pass_gets_nothing_until_it_is_heard_of() -> None:
+    work = schedule()
+    work.join(b"stuck", "stuck", 2)
+    [(_, one), (_, _)] = leases(work)
+    work.expire(TIMEOUT_S)
+    assert not leases(work, now=TIMEOUT_S)
+    work.answer(b"stuck", answer(one))
+    assert leases(work, now=TIMEOUT_S)
+
+
+def test_what_an_actor_held_when_it_left_goes_out_first() -> None:
+    work = schedule(chunks=2)
+    work.join(b"a", "a", 1)
+    [(_, lost)] = leases(work)
+    work.join(b"b", "b", 2)
+    work.leave(b"a")
+    assert [lease.chunk for _, lease in leases(work)] == [lost.chunk, 1]
+
+
+def test_an_actor_that_says_hello_again_holds_nothing() -> None:
+    work = schedule(chunks=1)
+    work.join(b"a", "a", 1)
+    [(_, old)] = leases(work)
+    work.join(b"a", "a", 1)
+    [(_, new)] = leases(work)
+    assert (new.batch, new.chunk) == (old.batch, old.chunk)
+    assert work.answer(b"a", answer(old)) == "late"
+    assert work.answer(b"a", answer(new)) is None
+
+
+def test_the_next_update_waits_for_those_who_hold_its_leases() -> None:
+    work = schedule(chunks=1)
+    work.join(b"a", "a", 1)
+    work.join(b"b", "b", 1)
+    work.join(b"idle", "idle", 1)
+    assert [lease.batch for _, lease in leases(work)] == [0, 1]
+    assert work.holders == [b"a"]
+
+
+class AnyActors(RuleBasedStateMachine):
+    """Actors join, answer, dawdle, lie, leave; in the end each chunk has counted once, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.work = schedule(updates=3, chunks=2)
+        self.now = 0.0
+        self.out: list[tuple[bytes, Lease]] = []
+        self.taken: list[tuple[int, int]] = []
+
+    @rule(number=st.integers(0, 3), capacity=st.integers(1, 3))
+    def join(self, number: int, capacity: int) -> None:
+        self.work.join(bytes([number]), "x", capacity)
+
+    @rule(number=st.integers(0, 3))
+    def leave(self, number: int) -> None:
+        self.work.leave(bytes([number]))
+
+    @rule()
+    def hand_out(self) -> None:
+        self.out += self.work.hand_out(self.now)
+
+    @rule(after=st.floats(0, 2 * TIMEOUT_S))
+    def wait(self, after: float) -> None:
+        self.now += after
+        self.work.expire(self.now)
+
+    @precondition(lambda self: self.out)
+    @rule(data=st.data())
+    def reply(self, data: st.DataObject) -> None:
+        actor, lease = data.draw(st.sampled_from(self.out))
+        self.work.answer(actor, answer(lease))
+        if self.work.is_ready:
+            self.taken += [(part.batch, part.chunk) for part in self.work.take()]
+
+    @invariant()
+    def nobody_holds_too_much(self) -> None:
+        assert all(len(worker.held) <= worker.capacity for worker in self.work.workers.values())
+
+    def teardown(self) -> None:
+        self.work.expire(self.now + TIMEOUT_S)
+        self.work.join(b"last", "last", 2)
+        while not self.work.is_done:
+            self.taken += [(part.batch, part.chunk) for part in finish(self.work, b"last")]
+        assert self.taken == [(batch, chunk) for batch in range(3) for chunk in range(2)]
+
+
+AnyActors.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestAnyActors = AnyActors.TestCase
