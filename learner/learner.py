@@ -29,8 +29,9 @@ from protocol.wire import Limits, WireError, decode, encode
 
 POLL_S = 0.1  # the longest wait for a message
 MESSAGES_PER_STEP = 1_000  # heard before deadlines are looked at again
-PING_S = 0.2  # between two looks at whether those whom the next update waits for are still there
-PING_ALL_EVERY = 5  # such looks
+PING_S = 0.2  # between two pings to those whom the next update waits for, while the wait is short
+LONGEST_PING_S = 5.0  # the same, while it is long: whoever works for minutes must not be buried in pings
+IDLE_PING_S = 1.0  # between two pings to those who hold nothing
 PING = encode(Ping())
 DIVERGED_AFTER = 20  # answers in a row that are not finite
 
@@ -56,8 +57,7 @@ class Learner:
         self._expired = 0  # leases, since the start
         self._not_finite = 0  # answers in a row
         self._phase_s: defaultdict[str, float] = defaultdict(float)  # time by phase since the last update
-        self._updated_at = self._pinged_at = time.monotonic()
-        self._pings = 0
+        self._updated_at = self._ping_due = self._idle_ping_due = time.monotonic()
 
     def run(self) -> None:
         """The whole life."""
@@ -193,13 +193,17 @@ class Learner:
                 self._schedule.leave(actor)
 
     def _ping(self, now: float) -> None:
-        """Finds out who is gone: often among those whom the next update waits for, now and then among all."""
-        if now < self._pinged_at + PING_S:
-            return
-        self._pinged_at = now
-        self._pings += 1
-        everyone = self._pings % PING_ALL_EVERY == 0
-        for actor in list(self._schedule.workers) if everyone else self._schedule.holders:
+        """Finds out who is gone, long before a deadline tells."""
+        if now >= self._ping_due:
+            waited_s = now - self._updated_at
+            self._ping_due = now + min(max(PING_S, waited_s / 10), LONGEST_PING_S)
+            self._drop_the_gone(self._schedule.holders)
+        if now >= self._idle_ping_due:
+            self._idle_ping_due = now + IDLE_PING_S
+            self._drop_the_gone(self._schedule.idle)
+
+    def _drop_the_gone(self, actors: list[Actor]) -> None:
+        for actor in actors:
             if not self._links.send(actor, PING):
                 self._schedule.leave(actor)
 

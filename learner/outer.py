@@ -100,7 +100,7 @@ def meta_objective(theta_P: Tensor, batch: Batch, config: Config) -> Tensor:
         last = k == config.inner.steps
         credit_N = advantages(steps, batch.scene, config)
         if not last:
-            credit_N = config.outer.first_weight * credit_N + exploration_M[steps.maze_N]
+            credit_N = config.outer.first_weight * credit_N + exploration_M.index_select(0, steps.maze_N)
         total = total + surrogate(log_prob, credit_N, stage, config)
         if not last:
             phi = adapt(phi, theta, log_prob, steps, batch.scene, config, graph=True)
@@ -141,15 +141,16 @@ def advantages(steps: Steps, scene: Scene, config: Config) -> Tensor:
     delta_t = r_t + gamma V(s_{t+1}, t+1) - V(s_t, t). The factor gamma^t of the exact gradient is left out, as usual.
     """
     value_N = fitted_value(steps, scene, config)
-    reaches_N = (steps.left_N == 1) & (steps.found_ME[steps.attempt_N] > 0)
-    follows_N = torch.where(steps.left_N == 1, 0.0, value_N.roll(-1))
-    advantage_N = reaches_N + config.run.discount * follows_N - value_N
-    decay, hop = config.run.discount * config.outer.gae_lambda, 1
-    while hop < int(steps.length_ME.max()):  # doubling: each pass sums twice as far ahead
-        ahead_N = torch.where(steps.left_N > hop, advantage_N.roll(-hop), 0.0)
-        advantage_N = advantage_N + decay**hop * ahead_N
-        hop *= 2
-    return advantage_N
+    goes_on_N = (steps.left_N > 1).to(value_N)
+    reward_N = (1 - goes_on_N) * steps.found_ME.index_select(0, steps.attempt_N)
+    delta_N = reward_N + config.run.discount * goes_on_N * value_N.roll(-1) - value_N
+
+    attempts, horizon = len(steps.length_ME), int(steps.length_ME.max())
+    row_N = steps.time_N * attempts + steps.attempt_N
+    sum_TW = delta_N.new_zeros(horizon * attempts).index_copy(0, row_N, delta_N).view(horizon, attempts)
+    for time in range(horizon - 2, -1, -1):
+        sum_TW[time].add_(sum_TW[time + 1], alpha=config.run.discount * config.outer.gae_lambda)
+    return sum_TW.flatten().index_select(0, row_N)
 
 
 def fitted_value(steps: Steps, scene: Scene, config: Config) -> Tensor:
@@ -163,7 +164,7 @@ def fitted_value(steps: Steps, scene: Scene, config: Config) -> Tensor:
     device = steps.time_N.device
     togo_N = return_to_go(steps, config.run.discount, horizon)
     bin_T = torch.arange(horizon, device=device) * TIME_BINS // horizon
-    row_N = scene.distance_MS[steps.state_N] * TIME_BINS + bin_T[steps.time_N]
+    row_N = scene.distance_MS.index_select(0, steps.state_N) * TIME_BINS + bin_T.index_select(0, steps.time_N)
 
     known_RF = _baseline_features(int(scene.distance_MS.max()) + 1, horizon, device)
     times_R = torch.bincount(row_N, minlength=len(known_RF)).double()
@@ -171,7 +172,7 @@ def fitted_value(steps: Steps, scene: Scene, config: Config) -> Tensor:
     ridge = 1e-3 * torch.eye(known_RF.shape[1], dtype=torch.float64, device=device)
     weight_F = torch.linalg.solve(known_RF.T @ (times_R[:, None] * known_RF) + ridge, known_RF.T @ togo_R)
     value_R: Tensor = known_RF @ weight_F
-    return value_R.to(real)[row_N]
+    return value_R.to(real).index_select(0, row_N)
 
 
 def _baseline_features(distances: int, horizon: int, device: torch.device) -> Tensor:

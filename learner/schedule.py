@@ -69,6 +69,11 @@ class Schedule:
             if any(batch == self.version for batch, _ in worker.held.values())
         ]
 
+    @property
+    def idle(self) -> list[Actor]:
+        """The actors that hold nothing."""
+        return [actor for actor, worker in self.workers.items() if not worker.held]
+
     def join(self, actor: Actor, name: str, capacity: int) -> None:
         """An actor with empty hands, whatever was known of it before."""
         self.leave(actor)

@@ -46,8 +46,9 @@ class Steps:
         length_ME = torch.from_numpy(attempts.length.astype("int64")).flatten().to(device)
         visits_N = torch.from_numpy(attempts.visits.astype("int64")).to(device)
         attempt_N = torch.repeat_interleave(length_ME, output_size=len(visits_N))
-        maze_N = (torch.arange(len(length_ME), device=device) // each)[attempt_N]
+        maze_N = (torch.arange(len(length_ME), device=device) // each).index_select(0, attempt_N)
         end_ME = length_ME.cumsum(0)
+        end_N = end_ME.index_select(0, attempt_N)
         row_N = torch.arange(len(visits_N), device=device)
         pair_N = visits_N + maze_N * (scene.states * len(MOVES))
         found_ME = (scene.next_MSA[pair_N[end_ME - 1]] == scene.mazes * scene.states).to(real)
@@ -57,8 +58,8 @@ class Steps:
             state_N=pair_N >> 2,
             maze_N=maze_N,
             attempt_N=attempt_N,
-            time_N=row_N - (end_ME - length_ME)[attempt_N],
-            left_N=end_ME[attempt_N] - row_N,
+            time_N=row_N - end_N + length_ME.index_select(0, attempt_N),
+            left_N=end_N - row_N,
             length_ME=length_ME,
             found_ME=found_ME,
             return_ME=found_ME * discount ** (length_ME - 1).to(real),
@@ -75,8 +76,9 @@ def leave_one_out(return_ME: Tensor, attempts: int) -> Tensor:
 
 def return_to_go(steps: Steps, discount: float, horizon: int) -> Tensor:
     """[N] found * gamma^(L-1-t): the discounted return from each step on."""
-    power_T = discount ** torch.arange(horizon, device=steps.time_N.device, dtype=steps.found_ME.dtype)
-    return steps.found_ME[steps.attempt_N] * power_T[steps.left_N - 1]
+    power_T = discount ** torch.arange(-1, horizon, device=steps.time_N.device, dtype=steps.found_ME.dtype)
+    found_N = steps.found_ME.index_select(0, steps.attempt_N)
+    return found_N * power_T.index_select(0, steps.left_N)
 
 
 def cell_advantage(togo_N: Tensor, steps: Steps, scene: Scene) -> Tensor:
@@ -85,17 +87,17 @@ def cell_advantage(togo_N: Tensor, steps: Steps, scene: Scene) -> Tensor:
     Leaving a cell for the exit is better than leaving it for a dead end and coming back, and adaptation must see that
     difference; an attempt's return, alone or against other attempts', credits both departures alike.
     """
-    cell_N = scene.cell_MS[steps.state_N]
+    cell_N = scene.cell_MS.index_select(0, steps.state_N)
     none = togo_N.new_zeros(scene.mazes * scene.cells)
     visits_MC = none.index_add(0, cell_N, torch.ones_like(togo_N))
     total_MC = none.index_add(0, cell_N, togo_N)
-    return togo_N - (total_MC / visits_MC.clamp(min=1))[cell_N]
+    return togo_N - (total_MC / visits_MC.clamp(min=1)).index_select(0, cell_N)
 
 
 def advantage(steps: Steps, scene: Scene, config: Config) -> Tensor:
     """[N] what the inner step reinforces; see InnerConfig.credit."""
     if config.inner.credit == "policy-gradient":
-        return leave_one_out(steps.return_ME, steps.attempts)[steps.attempt_N]
+        return leave_one_out(steps.return_ME, steps.attempts).index_select(0, steps.attempt_N)
     return cell_advantage(return_to_go(steps, config.inner.discount, config.run.horizon), steps, scene)
 
 
@@ -110,10 +112,10 @@ def hindsight(steps: Steps, scene: Scene, config: Config) -> Tensor:
     columns = (
         return_to_go(steps, config.inner.discount, config.run.horizon),
         advantage(steps, scene, config),
-        steps.found_ME[steps.attempt_N],
+        steps.found_ME.index_select(0, steps.attempt_N),
         on_path(steps, leaving_N).to(real),
         (leaving_N == torch.arange(len(leaving_N), device=leaving_N.device)).to(real),
-        (scene.next_MSA[steps.pair_N] == steps.state_N).to(real),
+        (scene.next_MSA.index_select(0, steps.pair_N) == steps.state_N).to(real),
         steps.time_N.to(real) / config.run.horizon,
     )
     return torch.stack(columns, dim=1)
@@ -121,10 +123,10 @@ def hindsight(steps: Steps, scene: Scene, config: Config) -> Tensor:
 
 def leaving_row(steps: Steps, scene: Scene) -> Tensor:
     """[N] the row of the last step that its attempt makes in the same cell."""
-    cell_N = scene.cell_MS[steps.state_N] + (steps.attempt_N - steps.maze_N) * scene.cells
+    cell_N = scene.cell_MS.index_select(0, steps.state_N) + (steps.attempt_N - steps.maze_N) * scene.cells
     row_N = torch.arange(len(cell_N), device=cell_N.device)
     last_MEC = torch.zeros(len(steps.length_ME) * scene.cells, dtype=torch.int64, device=cell_N.device)
-    return last_MEC.scatter_reduce(0, cell_N, row_N, "amax")[cell_N]
+    return last_MEC.scatter_reduce(0, cell_N, row_N, "amax").index_select(0, cell_N)
 
 
 def on_path(steps: Steps, leaving_N: Tensor) -> Tensor:

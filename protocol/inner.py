@@ -128,7 +128,7 @@ def dice(log_prob: Tensor, credit_N: Tensor, steps: Steps) -> Tensor:
 
     Unbiased at every order. Needs each attempt's own likelihood, so it gathers from the table per step.
     """
-    log_N = log_prob.flatten()[steps.pair_N]
+    log_N = log_prob.flatten().index_select(0, steps.pair_N)
     horizon = int(steps.length_ME.max())
     padded = log_N.new_zeros(len(steps.length_ME), horizon).index_put((steps.attempt_N, steps.time_N), log_N)
     upto_N = padded.cumsum(1)[steps.attempt_N, steps.time_N]

@@ -24,9 +24,12 @@ Socket = zmq.Socket[bytes]
 
 HEARTBEAT_MS = 1_000  # ZMTP pings; they find a frozen or unreachable peer
 DEAD_AFTER_MS = 3_000  # without an answer to one
-WORK_QUEUE = 64  # messages to or from one actor, at the learner
-ACTOR_QUEUE = 4  # messages that wait, at an actor, for a learner that is not there
-THETA_QUEUE = 8  # versions; an actor that falls further behind fetches what it needs
+# How many messages may wait, to send and to be read. A peer that stops reading must not stop the heartbeats, which
+# come behind them: an actor may work on a lease for minutes while it is pinged.
+LEARNER_WORK = (64, 64)  # per actor; it holds no more than a few leases
+ACTOR_WORK = (4, 1_000)
+LEARNER_THETA = (8, 1)  # versions, per actor; one that falls further behind fetches what it needs
+ACTOR_THETA = (1, 64)
 LINGER_MS = 500  # for the last Bye to get out
 MAX_IPC_PATH = 107 - len(".theta")  # bytes, of a Unix socket's address
 
@@ -83,9 +86,9 @@ class LearnerLinks:
                 "bind tcp://127.0.0.1:PORT or ipc://PATH"
             )
         self._context = zmq.Context()
-        self._work = _socket(self._context, zmq.ROUTER, address, limits.frame_bytes, WORK_QUEUE)
+        self._work = _socket(self._context, zmq.ROUTER, address, limits.frame_bytes, LEARNER_WORK)
         self._work.set(zmq.ROUTER_MANDATORY, 1)
-        self._theta = _socket(self._context, zmq.PUB, address, limits.frame_bytes, THETA_QUEUE)
+        self._theta = _socket(self._context, zmq.PUB, address, limits.frame_bytes, LEARNER_THETA)
         try:
             self.address = _bind(self._work, address)
             self.theta_address = _bind_beside(self._theta, self.address)
@@ -132,7 +135,7 @@ class ActorLinks:
             raise ClewError(f"{connect} names no port; use the one that the learner printed")
         self._context = zmq.Context()
         self._poller = zmq.Poller()
-        self._work = _socket(self._context, zmq.DEALER, self._address, ACTOR_LIMITS.frame_bytes, ACTOR_QUEUE)
+        self._work = _socket(self._context, zmq.DEALER, self._address, ACTOR_LIMITS.frame_bytes, ACTOR_WORK)
         self._work.connect(str(self._address))
         self._poller.register(self._work, zmq.POLLIN)
         self._theta: Socket | None = None
@@ -142,7 +145,7 @@ class ActorLinks:
         if self._theta:
             self._poller.unregister(self._theta)
             self._theta.close()
-        self._theta = _socket(self._context, zmq.SUB, self._address, ACTOR_LIMITS.frame_bytes, THETA_QUEUE)
+        self._theta = _socket(self._context, zmq.SUB, self._address, ACTOR_LIMITS.frame_bytes, ACTOR_THETA)
         self._theta.set(zmq.SUBSCRIBE, b"")
         self._theta.connect(str(self._address.theta(theta_port)))
         self._poller.register(self._theta, zmq.POLLIN)
@@ -169,13 +172,13 @@ class ActorLinks:
 
 
 def _socket(
-    context: zmq.Context[Socket], kind: int, address: Address, frame_bytes: int, queue: int
+    context: zmq.Context[Socket], kind: int, address: Address, frame_bytes: int, queue: tuple[int, int]
 ) -> Socket:
     """What holds for every socket."""
     link = context.socket(kind)
     link.set(zmq.IPV6, int(address.place.startswith("[")))
-    link.set(zmq.SNDHWM, queue)
-    link.set(zmq.RCVHWM, queue)
+    link.set(zmq.SNDHWM, queue[0])
+    link.set(zmq.RCVHWM, queue[1])
     link.set(zmq.MAXMSGSIZE, frame_bytes)
     link.set(zmq.LINGER, LINGER_MS)
     link.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
@@ -183,7 +186,7 @@ def _socket(
     link.set(zmq.HEARTBEAT_TTL, DEAD_AFTER_MS)
     link.set(zmq.HANDSHAKE_IVL, DEAD_AFTER_MS)
     link.set(zmq.RECONNECT_IVL, 100)
-    link.set(zmq.RECONNECT_IVL_MAX, 2_000)
+    link.set(zmq.RECONNECT_IVL_MAX, 1_000)
     return link
 
 

@@ -95,7 +95,7 @@ def test_a_damaged_checkpoint_is_said_in_one_line(tmp_path: Path, capsys: pytest
 def test_no_whole_checkpoint_at_all_is_an_error_not_a_fresh_start(tmp_path: Path) -> None:
     save(tmp_path, checkpoint(2))
     (tmp_path / "checkpoints/00000002.safetensors").unlink()
-    with pytest.raises(ClewError, match="no checkpoint in .* is whole"):
+    with pytest.raises(ClewError, match=r"no checkpoint in .* is whole"):
         beginning(tmp_path, CONFIG, resume=True)
 
 

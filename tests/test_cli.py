@@ -223,7 +223,7 @@ def test_resuming_a_run_of_another_config_is_refused(trained: Path) -> None:
 
 
 def test_a_run_survives_a_dead_actor_and_goes_on_after_ctrl_c(tmp_path: Path) -> None:
-    with running("train", *TINY, "--updates", 600, "--run-dir", "run", folder=tmp_path) as process:
+    with running("train", *TINY, "--updates", 200, "--run-dir", "run", folder=tmp_path) as process:
         first_line(process.stdout, r"update \d+/")
         victim = children(process.pid)["actor-0"]
         with ending([victim], 1):
@@ -237,11 +237,11 @@ def test_a_run_survives_a_dead_actor_and_goes_on_after_ctrl_c(tmp_path: Path) ->
         assert process.returncode == 0
     assert re.fullmatch(r"actor-0 died \(signal 9: .*\); another takes its place\n", errors)
     stopped = int(first_line(output.splitlines(), r"stopped after (\d+) updates")[1])
-    assert 0 < stopped < 600
+    assert 0 < stopped < 200
 
     resumed = clew("train", "--resume", "--run-dir", "run", folder=tmp_path)  # with the run's own config
-    assert "done after 600 updates" in resumed.stdout, resumed.stderr
-    assert [record["update"] for record in records(tmp_path / "run")] == list(range(1, 601))
+    assert "done after 200 updates" in resumed.stdout, resumed.stderr
+    assert [record["update"] for record in records(tmp_path / "run")] == list(range(1, 201))
 
 
 def test_children_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:

@@ -219,7 +219,8 @@ class AnyActors(RuleBasedStateMachine):
         assert all(len(worker.held) <= worker.capacity for worker in self.work.workers.values())
 
     def teardown(self) -> None:
-        self.work.expire(self.now + TIMEOUT_S)
+        for actor in list(self.work.workers):
+            self.work.leave(actor)
         self.work.join(b"last", "last", 2)
         while not self.work.is_done:
             self.taken += [(part.batch, part.chunk) for part in finish(self.work, b"last")]
