@@ -32,6 +32,7 @@ class Actor:
         self._connect = connect
         self._hello = encode(Hello(CONTRACT, name, CAPACITY))
         self._hello_due = 0.0
+        self._connection = 0  # as the links count them
         self._session = ""
         self._config: Config | None = None
         self._leases: deque[Lease] = deque()
@@ -54,6 +55,7 @@ class Actor:
     def step(self) -> None:
         """Hears all that came; then works on one lease, or asks for what it lacks."""
         self._hear_all()
+        self._notice_the_connection()
         now = time.monotonic()
         if self._leases and self._config:
             version = self._leases[0].version
@@ -61,7 +63,7 @@ class Actor:
                 self._work(self._leases.popleft(), self._config)
             else:
                 self._lack(version, now)
-        elif now >= self._hello_due:
+        elif self._connection and now >= self._hello_due:
             self._links.send(self._hello)
             self._hello_due = now + SILENCE_S
 
@@ -69,6 +71,13 @@ class Actor:
         """Hands its leases back, by leaving."""
         self._links.send(encode(Bye("retry", "the actor stops")))
         self._links.close()
+
+    def _notice_the_connection(self) -> None:
+        """Over a new connection the learner, the same or another, knows nothing of this actor."""
+        if self._links.connection != self._connection:
+            self._connection = self._links.connection
+            self._leases.clear()
+            self._hello_due = 0.0
 
     def _hear_all(self) -> None:
         can_work = self._leases and self._leases[0].version in self._thetas

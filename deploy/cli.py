@@ -75,8 +75,9 @@ def train(
     """Train: a learner and actors on this machine, until the updates are done or Ctrl-C."""
     folder = run_folder(run_dir, resume)
     settings = configured(config, assignments, seed, updates, folder if resume else None)
-    checkpoint.beginning(folder, settings, resume)  # a refusal comes before anything is started
-    tally, display, alive = Tally(settings), Display(Console()), 0
+    former = checkpoint.beginning(folder, settings, resume)  # a refusal comes before anything is started
+    tally = Tally(settings, former.update if former else 0)
+    display, alive = Display(Console()), 0
     with stop_signals() as stopped, Fleet(settings, folder, actors, device, resume) as fleet:
         print(f"run {folder}", flush=True)
         with display:

@@ -26,9 +26,9 @@ UNITS = {"batches": 1, "attempts": 0, "steps": 0}  # whose speed is shown, with 
 class Tally:
     """What the last records of a run say."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, update: int = 0) -> None:
         self.total = config.run.updates
-        self.update, self.lag = 0, config.run.lag
+        self.update, self.lag = update, config.run.lag  # updates done
         self._recent: deque[Record] = deque(maxlen=WINDOW)
 
     def add(self, record: Record) -> None:

@@ -99,17 +99,20 @@ def evaluate(theta_P: Floats, config: Config, names: Sequence[str], mazes: Mazes
 def draw(
     run_dir: Path, theta_P: Floats, config: Config, names: Sequence[str], mazes: Mazes, seed: int
 ) -> None:
-    """adaptation.png: the first few of `mazes`. learning_curve.png: the run's history."""
-    few = mazes[:DRAWN]
+    """adaptation.png: some of `mazes`, from short to long. learning_curve.png: the run's history."""
+    shortest_M = StateTable.of(mazes[:AT_ONCE], config.policy.radius).shortest_M
+    spread = np.linspace(0, len(shortest_M) - 1, min(DRAWN, len(shortest_M))).astype(int)
+    rows = np.argsort(shortest_M, kind="stable")[spread]
+    few = mazes[rows]
     stages = try_out(theta_P, config, few, np.random.default_rng([seed, 3])).stages
-    table = StateTable.of(few, config.policy.radius)
-    plots.adaptation(few, table, stages, names[:DRAWN], config.inner.attempts, run_dir / "adaptation.png")
+    table, labels = StateTable.of(few, config.policy.radius), [names[row] for row in rows]
+    plots.adaptation(few, table, stages, labels, config.inner.attempts, run_dir / "adaptation.png")
     plots.learning_curve(history(run_dir), run_dir / "learning_curve.png")
 
 
 def report(result: Evaluation) -> Table:
     """The table for people: the mean over all mazes, and each of them where they are few."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
+    table = Table(caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
     for head in ("maze (shortest)", "attempts", "success", "steps", "steps ÷ shortest"):
         table.add_column(head, justify="left" if head.startswith("maze") else "right")
     if len(result.names) <= LISTED:

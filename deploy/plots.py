@@ -174,7 +174,7 @@ def spread(cells: Cells, side: int) -> npt.NDArray[np.float64]:
     for cell in cells.tolist():
         visit = seen.get(cell, 0)
         seen[cell] = visit + 1
-        radius = 0.32 * (1 - 0.75**visit)
+        radius = 0.34 * (1 - 0.6**visit)
         row, column = divmod(cell, side)
         points.append(
             (column + radius * math.cos(visit * GOLDEN_ANGLE), row + radius * math.sin(visit * GOLDEN_ANGLE))

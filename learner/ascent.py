@@ -1,8 +1,13 @@
-"""Theta, and the optimiser that moves it up the meta-gradient: Adam, arXiv:1412.6980."""
+"""Theta, and what moves it up the meta-gradient: Adam, arXiv:1412.6980.
+
+Written out, because torch.optim imports a compiler: seconds at the start of every learner, and 70 MB.
+"""
 
 # P parameters
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -13,45 +18,35 @@ from protocol.config import Config
 
 Floats = npt.NDArray[np.float32]
 
+MEAN_DECAY, SQUARE_DECAY = 0.9, 0.999  # beta_1 and beta_2 in the paper
+EPSILON = 1e-8
+
 
 class Ascent:
-    """Theta [P] on the learner's device. The step size falls linearly to 0 over the run."""
+    """Theta [P] and Adam's moments on the learner's device."""
 
-    def __init__(self, theta_P: Floats, config: Config, device: torch.device) -> None:
-        self._config = config
-        self._parameter = torch.from_numpy(theta_P.copy()).to(device).requires_grad_()
-        self._adam = torch.optim.Adam([self._parameter], maximize=True, foreach=False)
-
-    def restore(self, mean_P: Floats, square_P: Floats, steps: int) -> None:
-        """Takes up Adam where a checkpoint left it."""
-        if steps:
-            self._adam.state[self._parameter] = {
-                "step": torch.tensor(float(steps)),
-                "exp_avg": torch.from_numpy(mean_P.copy()).to(self._parameter),
-                "exp_avg_sq": torch.from_numpy(square_P.copy()).to(self._parameter),
-            }
-
-    @property
-    def theta(self) -> Tensor:
-        """[P]"""
-        return self._parameter.detach()
-
-    def moments(self) -> tuple[Floats, Floats, int]:
-        """What `restore` takes."""
-        state = self._adam.state[self._parameter]
-        if not state:
-            nothing = np.zeros(len(self._parameter), np.float32)
-            return nothing, nothing, 0
-        return state["exp_avg"].cpu().numpy(), state["exp_avg_sq"].cpu().numpy(), int(state["step"])
+    def __init__(
+        self, theta: Floats, mean: Floats, square: Floats, steps: int, config: Config, device: torch.device
+    ) -> None:
+        self.theta, self.mean, self.square = (
+            torch.from_numpy(vector_P.copy()).to(device) for vector_P in (theta, mean, square)
+        )
+        self.steps = steps  # t in the paper
+        self._outer, self._updates = config.outer, config.run.updates
 
     def step(self, gradient_P: Tensor, update: int) -> bool:
-        """Moves theta; or leaves all as it is, and says so, where the gradient is not finite."""
+        """Moves theta; or leaves all as it is, and says so, where the gradient is not finite.
+
+        A gradient that is too long is scaled down. The step size falls linearly to 0 over the run.
+        """
         norm = gradient_P.norm()
         if not torch.isfinite(norm):
             return False
-        longest = self._config.outer.max_gradient_norm
-        self._parameter.grad = gradient_P * (longest / norm).clamp(max=1.0)
-        left = 1 - update / self._config.run.updates
-        self._adam.param_groups[0]["lr"] = self._config.outer.learning_rate * left
-        self._adam.step()
+        gradient_P = gradient_P * (self._outer.max_gradient_norm / norm).clamp(max=1.0)
+        self.steps += 1
+        self.mean = MEAN_DECAY * self.mean + (1 - MEAN_DECAY) * gradient_P
+        self.square = SQUARE_DECAY * self.square + (1 - SQUARE_DECAY) * gradient_P**2
+        step_size = self._outer.learning_rate * (1 - update / self._updates) / (1 - MEAN_DECAY**self.steps)
+        spread = self.square.sqrt() / math.sqrt(1 - SQUARE_DECAY**self.steps) + EPSILON
+        self.theta = self.theta + step_size * self.mean / spread
         return True

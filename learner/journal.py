@@ -18,8 +18,13 @@ class Journal:
 
     def __init__(self, run_dir: Path, update: int) -> None:
         """Opens it with the records of the first `update` updates; what came after them happens again."""
-        run_dir.mkdir(parents=True, exist_ok=True)
-        self._file = (run_dir / "updates.jsonl").open("a+b")
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self._file = (run_dir / "updates.jsonl").open("a+b")
+        except OSError as error:
+            raise ClewError(
+                f"cannot write to {run_dir}: {error.strerror}; choose another --run-dir"
+            ) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -81,8 +81,8 @@ class Learner:
             raise
         self._saved = checkpoint.update if self._resume else -1
         self._thetas = checkpoint.thetas
-        self._ascent = Ascent(checkpoint.theta, self._config, self._device)
-        self._ascent.restore(checkpoint.mean, checkpoint.square, checkpoint.steps)
+        moments = checkpoint.mean, checkpoint.square, checkpoint.steps
+        self._ascent = Ascent(checkpoint.theta, *moments, self._config, self._device)
         self._schedule = Schedule(self._config, checkpoint.update, first_issue=secrets.randbits(48))
         self._run = checkpoint.run
         session = secrets.token_hex(8)
@@ -260,9 +260,9 @@ class Learner:
         """A checkpoint. A full disk stops no training; the former checkpoint stays."""
         if self._saved == self._schedule.version:
             return
-        mean, square, steps = self._ascent.moments()
-        version = self._schedule.version
-        checkpoint = Checkpoint(version, self._run, self._config, self._thetas, mean, square, steps)
+        version, ascent = self._schedule.version, self._ascent
+        moments = ascent.mean.cpu().numpy(), ascent.square.cpu().numpy(), ascent.steps
+        checkpoint = Checkpoint(version, self._run, self._config, self._thetas, *moments)
         try:
             with self._timed("checkpoint"):
                 self._journal.sync()

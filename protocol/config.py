@@ -98,7 +98,7 @@ class RunConfig(Section):
     """How much is done, in what portions, by whom."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    updates: Positive = 4000
+    updates: Positive = 3000
     mazes: Annotated[int, Field(ge=1, le=10_000)] = 120  # M mazes in a meta-batch
     mazes_per_lease: Positive = 30  # mazes an actor takes at a time
     horizon: Annotated[int, Field(ge=1, le=10_000)] = 100  # T steps after which an attempt has failed

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from protocol.config import ClewError
 from protocol.wire import ACTOR_LIMITS, Limits
@@ -134,11 +135,15 @@ class ActorLinks:
         if self._address.port == "*":
             raise ClewError(f"{connect} names no port; use the one that the learner printed")
         self._context = zmq.Context()
-        self._poller = zmq.Poller()
         self._work = _socket(self._context, zmq.DEALER, self._address, ACTOR_LIMITS.frame_bytes, ACTOR_WORK)
+        self._events = self._work.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._work.connect(str(self._address))
-        self._poller.register(self._work, zmq.POLLIN)
         self._theta: Socket | None = None
+        self._poller = zmq.Poller()
+        for link in (self._work, self._events):
+            self._poller.register(link, zmq.POLLIN)
+        self._connections = 0
+        self.connection = 0  # each has a number of its own; 0 while there is none
 
     def follow(self, theta_port: int) -> None:
         """Listen for theta where Welcome says that it is published, and nowhere else."""
@@ -153,6 +158,7 @@ class ActorLinks:
     def receive(self, timeout_s: float) -> list[Frames]:
         """All messages that are there, theta first; waits for one if there is none."""
         ready = dict(self._poller.poll(int(timeout_s * 1000)))
+        self._watch()
         messages: list[Frames] = []
         for link in (self._theta, self._work):
             while link in ready and link and link.poll(0):
@@ -169,6 +175,13 @@ class ActorLinks:
 
     def close(self) -> None:
         self._context.destroy(LINGER_MS)
+
+    def _watch(self) -> None:
+        """What became of the connection to the learner."""
+        while self._events.poll(0):
+            made = recv_monitor_message(self._events)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            self._connections += made
+            self.connection = self._connections if made else 0
 
 
 def _socket(

@@ -213,6 +213,21 @@ def test_a_run_is_never_overwritten(trained: Path) -> None:
     assert (trained / "updates.jsonl").read_bytes() == before
 
 
+def test_resuming_a_finished_run_changes_nothing(trained: Path) -> None:
+    before = (trained / "updates.jsonl").read_bytes()
+    result = clew("train", "--resume", "--run-dir", trained, folder=trained)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "done after 10 updates" in result.stdout
+    assert (trained / "updates.jsonl").read_bytes() == before
+
+
+def test_a_run_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = clew("train", *TINY, "--run-dir", "file/run", folder=tmp_path)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "file/run" in result.stderr
+
+
 def test_resume_wants_to_know_which_run(tmp_path: Path) -> None:
     assert_refused(clew("train", "--resume", folder=tmp_path), "--run-dir")
 

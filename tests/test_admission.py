@@ -1,0 +1,111 @@
+"""Only what a maze's own rules allow is admitted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.rollout import collect
+from learner.admission import join, refusal
+from protocol.config import Config
+from protocol.inner import initial_theta
+from protocol.maze import Mazes
+from protocol.messages import Attempts, Rollouts
+
+CONFIG = Config.model_validate(
+    {
+        "maze": {"side": 5, "min_distance": 2},
+        "policy": {"hidden": 8},
+        "inner": {"attempts": 2},
+        "run": {"mazes": 6, "mazes_per_lease": 3, "horizon": 20},
+    }
+)
+
+
+def collected(chunk: int = 0) -> Rollouts:
+    mazes, stages, seconds = collect(initial_theta(CONFIG), (0, 0, chunk), CONFIG)
+    return Rollouts(0, chunk, chunk, 0, seconds, mazes, stages)
+
+
+HONEST = collected()
+
+
+def with_last(attempts: Attempts) -> Rollouts:
+    return replace(HONEST, stages=(*HONEST.stages[:-1], attempts))
+
+
+LAST = HONEST.stages[-1]
+
+
+def test_honest_rollouts_are_admitted() -> None:
+    assert refusal(HONEST, CONFIG) is None
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_a_step_that_the_move_before_does_not_lead_to_is_refused(data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(LAST.visits) - 1))
+    visits = LAST.visits.copy()
+    visits[at] ^= data.draw(st.integers(1, 2**16 - 1)) & ~3 or 4  # another state, the same move
+    assert refusal(with_last(replace(LAST, visits=visits)), CONFIG) == "steps"
+
+
+@pytest.mark.parametrize("length", [0, 21, 2**16 - 1])
+def test_lengths_that_cannot_be_are_refused(length: int) -> None:
+    lengths = LAST.length.copy()
+    lengths[0, 0] = length
+    assert refusal(with_last(replace(LAST, length=lengths)), CONFIG) == "steps"
+
+
+def test_an_attempt_that_neither_found_the_exit_nor_reached_the_horizon_is_refused() -> None:
+    lengths = LAST.length.copy()
+    lengths[-1, -1] -= 1
+    shorter = replace(LAST, length=lengths, visits=LAST.visits[:-1])
+    assert refusal(with_last(shorter), CONFIG) == "steps"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_policies_that_are_not_finite_are_refused(value: float) -> None:
+    log_prob = LAST.log_prob.copy()
+    log_prob[1, 2, 3] = value
+    assert refusal(with_last(replace(LAST, log_prob=log_prob)), CONFIG) == "not_finite"
+
+
+def test_shapes_that_the_config_does_not_ask_for_are_refused() -> None:
+    assert refusal(replace(HONEST, stages=HONEST.stages[:-1]), CONFIG) == "shape"
+    assert refusal(replace(HONEST, mazes=HONEST.mazes[:2]), CONFIG) == "shape"
+    assert refusal(with_last(replace(LAST, length=LAST.length[:, :1])), CONFIG) == "shape"
+    assert refusal(with_last(replace(LAST, log_prob=LAST.log_prob[:, :-1])), CONFIG) == "shape"
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(-1, 5), (0, 25), (0, 0), (0, 2**31 - 1), (0, 1)],
+)
+def test_mazes_that_cannot_be_solved_are_refused(start: int, end: int) -> None:
+    blocked = HONEST.mazes.blocked.copy()
+    blocked[1] = False
+    blocked[1, 0, 1] = blocked[1, 1, 0] = True  # the start is walled in; cell 1 is a wall
+    starts, exits = HONEST.mazes.start.copy(), HONEST.mazes.exit.copy()
+    starts[1], exits[1] = start, end
+    assert refusal(replace(HONEST, mazes=Mazes(blocked, starts, exits)), CONFIG) == "maze"
+    exits[1] = 24  # free, but there is no way
+    assert refusal(replace(HONEST, mazes=Mazes(blocked, np.maximum(starts, 0), exits)), CONFIG) == "maze"
+
+
+def test_a_batch_is_the_answers_in_order() -> None:
+    parts = [collected(0), collected(1)]
+    mazes, stages = join(parts)
+    assert len(mazes) == 6
+    assert np.array_equal(mazes.exit, np.concatenate([part.mazes.exit for part in parts]))
+    for k, stage in enumerate(stages):
+        assert stage.length.shape == (6, 2)
+        assert np.array_equal(stage.visits, np.concatenate([part.stages[k].visits for part in parts]))
+        states = max(part.stages[k].log_prob.shape[1] for part in parts)
+        assert stage.log_prob.shape == (6, states, 4)
+        second = parts[1].stages[k].log_prob
+        assert np.array_equal(stage.log_prob[3:, : second.shape[1]], second)
