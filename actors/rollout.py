@@ -60,15 +60,18 @@ def attempt_and_adapt(
     return tuple(stages), rollout_s
 
 
-def roll_out(log_prob: Floats, table: StateTable, attempts: int, horizon: int, rng: np.random.Generator) -> Attempts:
+def roll_out(
+    log_prob: Floats, table: StateTable, attempts: int, horizon: int, rng: np.random.Generator
+) -> Attempts:
     """E attempts in each of M mazes: every step is a few look-ups for all attempts at once.
 
-    All tables are indexed by the last (state, move) pair, so that one look-up finds where it led (`base`: A * the state)
-    and the others the policy there (`bounds`: cumulative probabilities of the first moves). A base below 0 is the exit.
+    All tables are indexed by the last (state, move) pair, so that one look-up finds where it led (`base`: A * the
+    state) and the others the policy there (`bounds`: cumulative probabilities). A base below 0 is the exit.
     """
     mazes, states = table.cell_MS.shape
     first_M = np.arange(mazes) * states
-    following = np.where(table.next_MSA == table.exit_state, -1, table.next_MSA + first_M[:, None, None]).reshape(-1)
+    next_MSA = table.next_MSA + first_M[:, None, None]
+    following = np.where(table.next_MSA == table.exit_state, -1, next_MSA).reshape(-1)
     bounds_AS = np.cumsum(np.exp(log_prob.reshape(-1, A)), axis=1, dtype=np.float32)[:, :-1].T
     bounds = [bound_S[following] for bound_S in bounds_AS]
     base = following * A
@@ -80,7 +83,8 @@ def roll_out(log_prob: Floats, table: StateTable, attempts: int, horizon: int, r
     at, bound = start_W * A, [bound_S[start_W] for bound_S in bounds_AS]
     for step in range(horizon):
         drawn = rng.random(len(at), dtype=np.float32)
-        move = sum((drawn >= limit).view(np.uint8) for limit in bound)  # the last move takes what rounding leaves
+        # However the cumulative probabilities are rounded, the last move takes what the others leave.
+        move = sum((drawn >= limit).view(np.uint8) for limit in bound)
         pair = at + move
         pairs_TW[step, walker_W] = pair
         at = base.take(pair)

@@ -70,12 +70,8 @@ class InnerConfig(Section):
     credit: Literal["policy-gradient", "cell-advantage"] = "cell-advantage"
     discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9  # gamma of that return to go
     step_size: Annotated[float, Field(gt=0.0)] = 0.02  # alpha; where rules that learn it start
-    cell_step_size: Annotated[float, Field(gt=0.0)] = (
-        5.0  # alpha of what belongs to one cell of the maze alone
-    )
-    credit_hidden: Annotated[int, Field(ge=1, le=256)] = (
-        16  # hidden units of the credit network, rule 'learned'
-    )
+    cell_step_size: Annotated[float, Field(gt=0.0)] = 5.0  # alpha of what belongs to one cell
+    credit_hidden: Annotated[int, Field(ge=1, le=256)] = 16  # hidden units of the credit network
 
 
 class OuterConfig(Section):
@@ -88,10 +84,8 @@ class OuterConfig(Section):
     entropy: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the policy's entropy, nats
     gae_lambda: Share = 0.9  # lambda: how far credit reaches back, 1 to the start of the attempt
     exploration: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the E-MAML exploration term
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = (
-        0.015  # of Adam; falls linearly to 0 over run.updates
-    )
-    max_gradient_norm: Annotated[float, Field(gt=0.0)] = 1.0  # a longer meta-gradient is scaled down to it
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02  # of Adam; falls linearly to 0
+    max_gradient_norm: Annotated[float, Field(gt=0.0)] = 0.2  # a longer meta-gradient is scaled down to it
 
 
 class RunConfig(Section):
@@ -103,9 +97,7 @@ class RunConfig(Section):
     mazes_per_lease: Positive = 30  # mazes an actor takes at a time
     horizon: Annotated[int, Field(ge=1, le=10_000)] = 100  # T steps after which an attempt has failed
     discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.99  # gamma per step
-    lag: Annotated[int, Field(ge=0, le=16)] = (
-        1  # updates between the theta of a rollout and the theta it improves
-    )
+    lag: Annotated[int, Field(ge=0, le=16)] = 1  # updates that rollouts are behind
     lease_timeout_s: Annotated[float, Field(gt=0.0)] = 10.0  # after which a lease is given to someone else
     checkpoint_every: Positive = 200  # updates
 
