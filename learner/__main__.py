@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -24,6 +25,8 @@ def run(
 ) -> int:
     """A learner's life, until its updates are done, SIGINT or SIGTERM; its exit code."""
     torch.set_num_threads(1)  # the order of additions, and so the last bit of theta, depends on it
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what follows needs it on a GPU
+    torch.use_deterministic_algorithms(True, warn_only=True)
     learner = Learner(config, run_dir, bind, find_device(device), resume, on_update)
 
     def stop(number: int, frame: object) -> None:

@@ -16,31 +16,34 @@ from protocol.states import StateTable
 A = len(MOVES)
 
 
-def refusal(rollouts: Rollouts, config: Config) -> str | None:
-    """Why `rollouts` cannot count, in a word; None where they can."""
+class Refused(Exception):
+    """Why rollouts cannot count, in a word."""
+
+
+def admit(rollouts: Rollouts, config: Config) -> StateTable:
+    """The table of the mazes of `rollouts`, which can count; Refused where they cannot."""
     each = [config.inner.attempts] * config.inner.steps + [config.outer.attempts]
     if not _has_shape(rollouts, each, config):
-        return "shape"
+        raise Refused("shape")
     if not _is_solvable(rollouts.mazes):
-        return "maze"
+        raise Refused("maze")
     table = StateTable.of(rollouts.mazes, config.policy.radius)
     if (table.shortest_M == UNREACHABLE).any():
-        return "maze"
+        raise Refused("maze")
     for attempts in rollouts.stages:
         if attempts.log_prob.shape != table.next_MSA.shape:
-            return "shape"
+            raise Refused("shape")
         if not np.isfinite(attempts.log_prob).all():
-            return "not_finite"
+            raise Refused("not_finite")
         if not _is_walked(attempts, table, config.run.horizon):
-            return "steps"
-    return None
+            raise Refused("steps")
+    return table
 
 
-def join(parts: Sequence[Rollouts]) -> tuple[Mazes, tuple[Attempts, ...]]:
-    """One meta-batch of the leases' answers, in their order; tables padded to the largest maze of all."""
-    mazes = Mazes.concatenate([part.mazes for part in parts])
+def join(parts: Sequence[Rollouts]) -> tuple[Attempts, ...]:
+    """The stages of one meta-batch, from the leases' answers in their order; padded to the largest maze of all."""
     stages = zip(*(part.stages for part in parts), strict=True)
-    return mazes, tuple(_join_attempts(stage) for stage in stages)
+    return tuple(_join_attempts(stage) for stage in stages)
 
 
 def _join_attempts(parts: Sequence[Attempts]) -> Attempts:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from learner.admission import join, refusal
+from learner.admission import Refused, admit, join
 from learner.ascent import Ascent, Floats
 from learner.checkpoint import Checkpoint, beginning, save
 from learner.journal import Journal, Record
@@ -25,6 +25,7 @@ from protocol.config import ClewError, Config
 from protocol.inner import initial_theta
 from protocol.links import Frames, LearnerLinks
 from protocol.messages import CONTRACT, Bye, Fetch, Hello, Ping, Rollouts, Theta, Welcome
+from protocol.states import StateTable
 from protocol.wire import Limits, WireError, decode, encode
 
 POLL_S = 0.1  # the longest wait for a message
@@ -54,6 +55,7 @@ class Learner:
         self._on_update = on_update or (lambda record: None)
         self._limits = Limits.of(config)
         self._refusals: Counter[str] = Counter()  # by reason, since the start
+        self._tables: dict[int, StateTable] = {}  # of the mazes of answers that count, by issue
         self._expired = 0  # leases, since the start
         self._not_finite = 0  # answers in a row
         self._phase_s: defaultdict[str, float] = defaultdict(float)  # time by phase since the last update
@@ -151,14 +153,19 @@ class Learner:
             self._schedule.join(actor, hello.actor, hello.capacity)
 
     def _take(self, actor: Actor, rollouts: Rollouts) -> None:
-        reason = refusal(rollouts, self._config)
-        if reason:
+        reason: str | None
+        try:
+            table = admit(rollouts, self._config)
+        except Refused as refused:
+            reason = str(refused)
             self._dismiss(actor, reason)
         else:
             reason = self._schedule.answer(actor, rollouts)
-            if reason == "stranger":
+            if reason is None:
+                self._tables[rollouts.issue] = table
+            elif reason == "stranger":
                 self._dismiss(actor, reason)
-            elif reason:
+            else:
                 self._refusals[reason] += 1
         self._watch_for_divergence(reason)
 
@@ -213,7 +220,8 @@ class Learner:
         """One step of theta. Whoever waits for it gets it, and work, before anything is written down."""
         parts = self._schedule.take()
         with self._timed("gradient"):
-            batch = Batch.of(*join(parts), self._config, self._device)
+            table = StateTable.concatenate([self._tables.pop(part.issue) for part in parts])
+            batch = Batch.of(table, join(parts), self._config, self._device)
             gradient = meta_gradient(self._ascent.theta, batch, self._config)
             if not self._ascent.step(gradient.vector, self._schedule.version - 1):
                 self._refusals["gradient"] += 1

@@ -17,7 +17,6 @@ from torch import Tensor
 from protocol.config import Config
 from protocol.credit import Steps, return_to_go
 from protocol.inner import adapt, by_pair, initial_policy, unflatten
-from protocol.maze import Mazes
 from protocol.messages import Attempts
 from protocol.policy import Scene, log_policy
 from protocol.states import StateTable
@@ -44,9 +43,9 @@ class Batch:
     stages: tuple[Stage, ...]  # K + 1: before each inner step, and after the last
 
     @staticmethod
-    def of(mazes: Mazes, stages: Sequence[Attempts], config: Config, device: torch.device) -> Batch:
-        """What the meta-gradient needs of the rollouts of M mazes."""
-        scene = Scene.of(StateTable.of(mazes, config.policy.radius), device)
+    def of(table: StateTable, stages: Sequence[Attempts], config: Config, device: torch.device) -> Batch:
+        """What the meta-gradient needs of the attempts at the M mazes of `table`."""
+        scene = Scene.of(table, device)
         return Batch(scene, tuple(_stage(attempts, scene, config) for attempts in stages))
 
 

@@ -84,7 +84,7 @@ class OuterConfig(Section):
     entropy: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the policy's entropy, nats
     gae_lambda: Share = 0.9  # lambda: how far credit reaches back, 1 to the start of the attempt
     exploration: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the E-MAML exploration term
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02  # of Adam; falls linearly to 0
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01  # of Adam; falls linearly to 0
     max_gradient_norm: Annotated[float, Field(gt=0.0)] = 0.2  # a longer meta-gradient is scaled down to it
 
 

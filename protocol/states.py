@@ -8,6 +8,7 @@ same state; the exit ends the attempt and is no state. So under fixed parameters
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +81,29 @@ class StateTable:
             next_MSA=next_MSA,
             distance_MS=to_exit_MC[maze_M[:, None], cell_MS],
             seen_MCB=_seen(mazes, radius),
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[StateTable]) -> StateTable:
+        """All mazes of `parts` (of one side and radius), in order, padded to the largest."""
+        states = max(part.exit_state for part in parts)
+
+        def padded(arrays: Sequence[Ints]) -> Ints:
+            frames = [
+                ((0, 0), (0, states - array.shape[1])) + ((0, 0),) * (array.ndim - 2) for array in arrays
+            ]
+            return np.concatenate([np.pad(*pair, mode="edge") for pair in zip(arrays, frames, strict=True)])
+
+        return StateTable(
+            side=parts[0].side,
+            count_M=np.concatenate([part.count_M for part in parts]),
+            cell_MS=padded([part.cell_MS for part in parts]),
+            previous_MS=padded([part.previous_MS for part in parts]),
+            next_MSA=padded(
+                [np.where(part.next_MSA == part.exit_state, states, part.next_MSA) for part in parts]
+            ),
+            distance_MS=padded([part.distance_MS for part in parts]),
+            seen_MCB=np.concatenate([part.seen_MCB for part in parts]),
         )
 
 

@@ -42,8 +42,12 @@ class Drawing:
         rows = text.split("\n")
         self.side = len(rows)
         self.free = {(i, j) for i, row in enumerate(rows) for j, mark in enumerate(row) if mark != "#"}
-        (self.start,) = (self.cell(i, j) for i, row in enumerate(rows) for j, mark in enumerate(row) if mark == "S")
-        (self.exit,) = (self.cell(i, j) for i, row in enumerate(rows) for j, mark in enumerate(row) if mark == "E")
+        (self.start,) = (
+            self.cell(i, j) for i, row in enumerate(rows) for j, mark in enumerate(row) if mark == "S"
+        )
+        (self.exit,) = (
+            self.cell(i, j) for i, row in enumerate(rows) for j, mark in enumerate(row) if mark == "E"
+        )
 
     def cell(self, row: int, column: int) -> int:
         return row * self.side + column

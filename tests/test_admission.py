@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.rollout import collect
-from learner.admission import join, refusal
+from learner.admission import Refused, admit, join
 from protocol.config import Config
 from protocol.inner import initial_theta
 from protocol.maze import Mazes
 from protocol.messages import Attempts, Rollouts
+from protocol.states import StateTable
 
 CONFIG = Config.model_validate(
     {
@@ -41,8 +42,15 @@ def with_last(attempts: Attempts) -> Rollouts:
 LAST = HONEST.stages[-1]
 
 
+def refusal(rollouts: Rollouts, config: Config) -> str:
+    with pytest.raises(Refused) as refused:
+        admit(rollouts, config)
+    return str(refused.value)
+
+
 def test_honest_rollouts_are_admitted() -> None:
-    assert refusal(HONEST, CONFIG) is None
+    table = admit(HONEST, CONFIG)
+    assert table.exit_state == LAST.log_prob.shape[1]
 
 
 @settings(deadline=None)
@@ -99,13 +107,22 @@ def test_mazes_that_cannot_be_solved_are_refused(start: int, end: int) -> None:
 
 def test_a_batch_is_the_answers_in_order() -> None:
     parts = [collected(0), collected(1)]
-    mazes, stages = join(parts)
-    assert len(mazes) == 6
-    assert np.array_equal(mazes.exit, np.concatenate([part.mazes.exit for part in parts]))
-    for k, stage in enumerate(stages):
+    for k, stage in enumerate(join(parts)):
         assert stage.length.shape == (6, 2)
         assert np.array_equal(stage.visits, np.concatenate([part.stages[k].visits for part in parts]))
         states = max(part.stages[k].log_prob.shape[1] for part in parts)
         assert stage.log_prob.shape == (6, states, 4)
         second = parts[1].stages[k].log_prob
         assert np.array_equal(stage.log_prob[3:, : second.shape[1]], second)
+
+
+def test_tables_of_the_parts_join_to_the_table_of_all() -> None:
+    parts = [collected(chunk) for chunk in range(4)]
+    joined = StateTable.concatenate([admit(part, CONFIG) for part in parts])
+    whole = StateTable.of(Mazes.concatenate([part.mazes for part in parts]), CONFIG.policy.radius)
+    assert np.array_equal(joined.count_M, whole.count_M)
+    assert joined.exit_state == whole.exit_state
+    assert np.array_equal(joined.seen_MCB, whole.seen_MCB)
+    real_MS = np.arange(whole.exit_state) < whole.count_M[:, None]
+    for name in ("cell_MS", "previous_MS", "next_MSA", "distance_MS"):
+        assert np.array_equal(getattr(joined, name)[real_MS], getattr(whole, name)[real_MS]), name

@@ -15,6 +15,7 @@ from protocol.config import Config
 from protocol.credit import return_to_go
 from protocol.inner import initial_policy, initial_theta, unflatten
 from protocol.policy import log_policy
+from protocol.states import StateTable
 
 CPU = torch.device("cpu")
 
@@ -33,7 +34,7 @@ def make_config(**sections: dict[str, Any]) -> Config:
 
 def make_batch(config: Config, seed: int = 0) -> Batch:
     mazes, stages, _ = collect(initial_theta(config), (seed,), config)
-    return Batch.of(mazes, stages, config, CPU)
+    return Batch.of(StateTable.of(mazes, config.policy.radius), stages, config, CPU)
 
 
 def moved_policy(stage: Stage, seed: int) -> Tensor:
@@ -157,7 +158,7 @@ def test_unlikely_moves_that_nobody_made_do_not_spoil_the_objective() -> None:
 def test_figures_say_what_the_attempts_did() -> None:
     config = make_config()
     mazes, stages, _ = collect(initial_theta(config), (5,), config)
-    batch = Batch.of(mazes, stages, config, CPU)
+    batch = Batch.of(StateTable.of(mazes, config.policy.radius), stages, config, CPU)
     figures = meta_gradient(torch.from_numpy(initial_theta(config)), batch, config).figures
     found = batch.stages[0].steps.found_ME
     assert figures["success_before"] == pytest.approx(found.mean().item())
