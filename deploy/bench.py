@@ -22,7 +22,7 @@ SETTING = (  # over the defaults: what training with many attempts costs, from a
     "inner.attempts=20",
     "outer.attempts=20",
     "run.mazes=40",
-    "run.mazes_per_lease=10",
+    "run.mazes_per_lease=20",
     "run.horizon=100",
 )
 WARM_UP = 20  # updates before the clock starts
