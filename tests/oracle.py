@@ -6,9 +6,9 @@ times grad J(phi_K). With enough attempts every estimator finds the same phi_k; 
 l = sum_t log pi(a_t | s_t) for the log-likelihood of an attempt and b for the baseline of its credit R - b:
 
     dice         H = E[(R - b) (d2l + dl dl')]       the Hessian of J itself: E[d2l + dl dl'] = 0, so b is of no account
-    lvc          H = E[(R - b) sum_t d2pi_t / pi_t]  lacks dl_t dl_u' for t != u; sum_a d2pi = 0, so b is of no account
-    maml         H = E[(R - b) sum_t d2 log pi_t]    lacks dl dl' altogether; E[sum_t d2 log pi_t] = -Fisher, so b adds
-                                                     b * Fisher: the leave-one-out baseline makes b = J, one attempt b = 0
+    lvc          H = E[(R - b) sum_t d2pi_t / pi_t]  lacks dl_t dl_u' for t != u; sum_a d2pi = 0: b is of no account
+    maml         H = E[(R - b) sum_t d2 log pi_t]    lacks dl dl' altogether; E[sum_t d2 log pi_t] = -Fisher, so that
+                                                     b adds b * Fisher: b = J of others on average, 0 if there are none
     first-order  H = 0
 
 The baseline of an attempt comes from the others, so these expectations hold at any number of attempts; the product
@@ -148,7 +148,7 @@ class ExactMaze:
         """The parameters by name, each [..., its shape]."""
         parts = torch.split(phi_P, [math.prod(shape) for shape in self.shapes.values()], dim=-1)
         named = zip(self.shapes.items(), parts, strict=True)
-        return {name: part.unflatten(-1, shape) for (name, shape), part in named}
+        return {name: part.reshape(*part.shape[:-1], *shape) for (name, shape), part in named}
 
     def log_policy(self, phi_P: Tensor) -> Tensor:
         """[..., S, A]"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -168,7 +169,7 @@ def test_a_path_leads_from_the_start_to_where_the_attempt_ended_without_meeting_
     cells = [step.cell for step in kept]
     assert cells[0] == 0
     assert len(set(cells)) == len(cells)
-    for step, following in zip(kept, kept[1:], strict=False):
+    for step, following in pairwise(kept):
         assert step.after is not None
         assert step.after[0] == following.cell
     assert kept[-1] == attempts[0][-1]

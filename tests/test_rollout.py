@@ -26,8 +26,10 @@ HORIZON = 15
 
 
 def some_policy(table: StateTable, seed: int) -> Floats:
-    logits = np.random.default_rng(seed).normal(size=(*table.cell_MS.shape, len(MOVES)))
-    return np.log(np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)).astype(np.float32)
+    logits: npt.NDArray[np.float64] = np.random.default_rng(seed).normal(
+        size=(*table.cell_MS.shape, len(MOVES))
+    )
+    return (logits - np.log(np.exp(logits).sum(-1, keepdims=True))).astype(np.float32)
 
 
 def make_config(**sections: dict[str, Any]) -> Config:
@@ -51,7 +53,7 @@ def one_robot_at_a_time(
     drawings = [Drawing(text) for text in TEXTS]
     states = [drawing.states() for drawing in drawings]
     limits = np.cumsum(np.exp(log_prob), axis=-1, dtype=np.float32)
-    at = {robot: 0 for robot in robots}
+    at = dict.fromkeys(robots, 0)
     visits: dict[tuple[int, int], list[int]] = {robot: [] for robot in robots}
     walking = robots
     for _ in range(horizon):
