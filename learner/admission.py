@@ -16,27 +16,27 @@ from protocol.states import StateTable
 A = len(MOVES)
 
 
-class Refused(Exception):
+class AdmissionError(Exception):
     """Why rollouts cannot count, in a word."""
 
 
 def admit(rollouts: Rollouts, config: Config) -> StateTable:
-    """The table of the mazes of `rollouts`, which can count; Refused where they cannot."""
+    """The table of the mazes of `rollouts`, which can count; AdmissionError where they cannot."""
     each = [config.inner.attempts] * config.inner.steps + [config.outer.attempts]
     if not _has_shape(rollouts, each, config):
-        raise Refused("shape")
+        raise AdmissionError("shape")
     if not _is_solvable(rollouts.mazes):
-        raise Refused("maze")
+        raise AdmissionError("maze")
     table = StateTable.of(rollouts.mazes, config.policy.radius)
     if (table.shortest_M == UNREACHABLE).any():
-        raise Refused("maze")
+        raise AdmissionError("maze")
     for attempts in rollouts.stages:
         if attempts.log_prob.shape != table.next_MSA.shape:
-            raise Refused("shape")
+            raise AdmissionError("shape")
         if not np.isfinite(attempts.log_prob).all():
-            raise Refused("not_finite")
+            raise AdmissionError("not_finite")
         if not _is_walked(attempts, table, config.run.horizon):
-            raise Refused("steps")
+            raise AdmissionError("steps")
     return table
 
 

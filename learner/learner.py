@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from learner.admission import Refused, admit, join
+from learner.admission import AdmissionError, admit, join
 from learner.ascent import Ascent, Floats
 from learner.checkpoint import Checkpoint, beginning, save
 from learner.journal import Journal, Record
@@ -156,7 +156,7 @@ class Learner:
         reason: str | None
         try:
             table = admit(rollouts, self._config)
-        except Refused as refused:
+        except AdmissionError as refused:
             reason = str(refused)
             self._dismiss(actor, reason)
         else:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.rollout import collect
-from learner.admission import Refused, admit, join
+from learner.admission import AdmissionError, admit, join
 from protocol.config import Config
 from protocol.inner import initial_theta
 from protocol.maze import Mazes
@@ -43,7 +43,7 @@ LAST = HONEST.stages[-1]
 
 
 def refusal(rollouts: Rollouts, config: Config) -> str:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(AdmissionError) as refused:
         admit(rollouts, config)
     return str(refused.value)
 

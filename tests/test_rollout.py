@@ -29,7 +29,8 @@ def some_policy(table: StateTable, seed: int) -> Floats:
     logits: npt.NDArray[np.float64] = np.random.default_rng(seed).normal(
         size=(*table.cell_MS.shape, len(MOVES))
     )
-    return (logits - np.log(np.exp(logits).sum(-1, keepdims=True))).astype(np.float32)
+    log_prob: npt.NDArray[np.float64] = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    return log_prob.astype(np.float32)
 
 
 def make_config(**sections: dict[str, Any]) -> Config:
