@@ -99,10 +99,13 @@ def evaluate(theta_P: Floats, config: Config, names: Sequence[str], mazes: Mazes
 def draw(
     run_dir: Path, theta_P: Floats, config: Config, names: Sequence[str], mazes: Mazes, seed: int
 ) -> None:
-    """adaptation.png: some of `mazes`, from short to long. learning_curve.png: the run's history."""
-    shortest_M = StateTable.of(mazes[:AT_ONCE], config.policy.radius).shortest_M
-    spread = np.linspace(0, len(shortest_M) - 1, min(DRAWN, len(shortest_M))).astype(int)
-    rows = np.argsort(shortest_M, kind="stable")[spread]
+    """adaptation.png: some of `mazes`, from a usual first attempt to the longest. learning_curve.png: the history."""
+    pool = mazes[:AT_ONCE]
+    before = try_out(theta_P, config, pool, np.random.default_rng([seed, 3])).outcomes[0]
+    detour_M = before.steps_ME.mean(1) / before.shortest_M
+    drawn = min(DRAWN, len(pool))
+    spread = np.linspace(min(2 * len(pool) // 3, len(pool) - drawn), len(pool) - 1, drawn).astype(int)
+    rows = np.argsort(detour_M, kind="stable")[spread]
     few = mazes[rows]
     stages = try_out(theta_P, config, few, np.random.default_rng([seed, 3])).stages
     table, labels = StateTable.of(few, config.policy.radius), [names[row] for row in rows]
