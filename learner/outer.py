@@ -99,7 +99,9 @@ def meta_objective(theta_P: Tensor, batch: Batch, config: Config) -> Tensor:
         last = k == config.inner.steps
         credit_N = advantages(steps, batch.scene, config)
         if not last:
-            credit_N = config.outer.first_weight * credit_N + exploration_M.index_select(0, steps.maze_N)
+            # The surrogate is a mean over attempts; what they made possible together is credited to each in full.
+            credit_N = config.outer.first_weight * credit_N
+            credit_N = credit_N + steps.attempts * exploration_M.index_select(0, steps.maze_N)
         total = total + surrogate(log_prob, credit_N, stage, config)
         if not last:
             phi = adapt(phi, theta, log_prob, steps, batch.scene, config, graph=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -83,7 +82,9 @@ class OuterConfig(Section):
     first_weight: Share = 1.0  # weight of the attempts before each inner step; those after the last weigh 1
     entropy: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the policy's entropy, nats
     gae_lambda: Share = 0.9  # lambda: how far credit reaches back, 1 to the start of the attempt
-    exploration: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the E-MAML exploration term
+    exploration: Annotated[float, Field(ge=0.0)] = (
+        0.0  # weight of the E-MAML term; at 1 exact with estimator maml
+    )
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01  # of Adam; falls linearly to 0
     max_gradient_norm: Annotated[float, Field(gt=0.0)] = 0.2  # a longer meta-gradient is scaled down to it
 
@@ -125,6 +126,11 @@ class Config(Section):
     outer: OuterConfig = OuterConfig()
     run: RunConfig = RunConfig()
 
-    def sha256(self) -> str:
-        """What makes two configs the same: a hash over every value of the tree."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+    @model_validator(mode="after")
+    def _counts_once(self) -> Config:
+        if self.outer.exploration and self.inner.estimator == "dice":
+            raise ValueError(
+                "estimator 'dice' already credits the attempts before adaptation with what they made possible; "
+                "set outer.exploration to 0, or inner.estimator to maml"
+            )
+        return self

@@ -83,7 +83,7 @@ def adapt(
     """phi_{k+1} = f(phi_k, attempts), each [M, ...].
 
     `log_prob` [M, S, A] is log_policy(phi, scene). With `graph`, the result can be differentiated with respect to theta
-    through f itself, as the estimator sees it; without, it is cut off from everything.
+    through f itself, as the estimator sees it; without, nothing leads through the step.
     """
     point = phi
     if config.inner.estimator == "first-order":
@@ -102,9 +102,9 @@ def step_credit(theta: Theta, steps: Steps, scene: Scene, config: Config) -> Ten
     """[N] the credit of every step: its advantage, and, for rule 'learned', what the credit network adds."""
     if config.inner.rule != "learned":
         return advantage(steps, scene, config)
-    known_NF = hindsight(steps, scene, config)
-    hidden_NH = torch.relu(torch.addmm(theta["credit.bias"], known_NF, theta["credit.in"]))
-    return known_NF[:, ADVANTAGE] + CREDIT_SCALE * (hidden_NH @ theta["credit.out"]).squeeze(1)
+    known_FN = hindsight(steps, scene, config).T
+    hidden_HN = torch.relu(torch.addmm(theta["credit.bias"].unsqueeze(1), theta["credit.in"].T, known_FN))
+    return known_FN[ADVANTAGE] + CREDIT_SCALE * (theta["credit.out"].T @ hidden_HN).squeeze(0)
 
 
 def by_pair(value_N: Tensor, steps: Steps, like_MSA: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ def test_exploration_credits_the_attempts_before_adaptation_with_what_they_made_
     log_prob = log_policy(initial_policy(unflatten(leaf, without), batch.scene.mazes), batch.scene)
     steps = batch.stages[0].steps
     gain_N = after_adaptation(batch, without)[steps.maze_N]
-    likelihood = (gain_N * log_prob.flatten()[steps.pair_N]).sum() / len(steps.length_ME)
+    likelihood = (gain_N * log_prob.flatten()[steps.pair_N]).sum() / batch.scene.mazes
     (expected,) = torch.autograd.grad(2.0 * likelihood, leaf)
     assert expected.norm() > 0
     torch.testing.assert_close(extra, expected, rtol=1e-3, atol=1e-5)
