@@ -42,8 +42,11 @@ Device = Annotated[str, typer.Option(help="Of the learner: auto (a GPU where the
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")]
 Actors = Annotated[int, typer.Option(min=1, help="Actor processes.")]
 Mazes = Annotated[
-    list[Path] | None, typer.Option(help="Maze file; repeatable. Else held-out mazes are drawn.")
+    list[Path] | None,
+    typer.Option(metavar="FILE...", help="Maze files. Without any, held-out mazes are drawn."),
 ]
+# Typer's options take one value each, so `--mazes a.txt b.txt` leaves the second file to this.
+MoreMazes = Annotated[list[Path] | None, typer.Argument(hidden=True)]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output and nothing else there.")
 ]
@@ -132,6 +135,7 @@ def actor(
 def evaluate(
     run_dir: Annotated[Path, typer.Argument(help="A run's directory.")],
     mazes: Mazes = None,
+    more_mazes: MoreMazes = None,
     count: Annotated[int, typer.Option(min=1, max=100_000, help="Held-out mazes to draw.")] = 500,
     attempts_per_step: Annotated[int | None, typer.Option(min=1, help="Over inner.attempts.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Over inner.steps.")] = None,
@@ -145,10 +149,12 @@ def evaluate(
     from deploy import evaluate as trial
 
     keep_freed_memory()
+    if more_mazes and not mazes:
+        raise ClewError(f"{more_mazes[0]} is one argument too many; name maze files after --mazes")
     trained, theta_P = trial.trained(run_dir)
     settings = trial.overridden(trained, attempts_per_step, steps)
     if mazes:
-        names, wanted = trial.from_files(mazes, settings.maze.side)
+        names, wanted = trial.from_files([*mazes, *(more_mazes or [])], settings.maze.side)
     else:
         names, wanted = trial.held_out(settings, count, seed)
     result = trial.evaluate(theta_P, settings, names, wanted, seed)

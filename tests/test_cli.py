@@ -265,6 +265,19 @@ def test_a_run_survives_a_dead_actor_and_goes_on_after_ctrl_c(tmp_path: Path) ->
     assert [record["update"] for record in records(tmp_path / "run")] == list(range(1, again + 1))
 
 
+def test_an_actor_takes_less_than_500_megabytes(tmp_path: Path) -> None:
+    with running(
+        "train", "--updates", 1_000_000, "--run-dir", "run", folder=tmp_path
+    ) as process:  # the defaults
+        first_line(process.stdout, r"update \d+/")
+        status = Path(f"/proc/{children(process.pid)['actor-0']}/status").read_text()
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    most_kb = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert most_kb
+    assert 50_000 < int(most_kb[1]) < 500_000
+
+
 def test_children_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     with running("train", *ENDLESS, "--run-dir", "run", folder=tmp_path) as process:
         first_line(process.stdout, r"update \d+/")
@@ -340,6 +353,15 @@ def test_evaluation_of_drawn_mazes_shows_a_table_and_pictures(trained: Path) -> 
     assert "mine (4)" in result.stdout
     for picture in ("learning_curve.png", "adaptation.png"):
         assert (trained / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_mazes_of_several_files_are_evaluated_together(trained: Path) -> None:
+    (trained / "one.txt").write_text("S.E\n")
+    (trained / "two.txt").write_text("SE\n\nS..E\n")
+    result = clew("evaluate", trained, "--mazes", "one.txt", "two.txt", "--json", folder=trained)
+    assert result.returncode == 0, result.stderr
+    assert [maze["name"] for maze in json.loads(result.stdout)["mazes"]] == ["one", "two:1", "two:2"]
+    assert_refused(clew("evaluate", trained, "one.txt", folder=trained), "--mazes")
 
 
 def test_mazes_that_cannot_be_evaluated_are_refused(trained: Path) -> None:
