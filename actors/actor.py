@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import deque
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from actors.rollout import collect
 from protocol.config import ClewError, Config
@@ -134,3 +136,17 @@ class Actor:
         elif now >= self._fetch_due:
             self._links.send(encode(Fetch(version)))
             self._fetch_due = now + FETCH_S
+
+
+def run(connect: str, name: str) -> int:
+    """An actor's life, until the run is over, SIGINT or SIGTERM; its exit code."""
+    torch.set_num_threads(1)  # one actor, one core; and the last bit of theta depends on it
+    actor = Actor(connect, name)
+
+    def stop(number: int, frame: object) -> None:
+        actor.should_exit = True
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    actor.run()
+    return 0

@@ -39,7 +39,7 @@ def end_with_parent() -> None:
 
 
 def learn(config: dict[str, Any], run_dir: str, bind: str, device: str, resume: bool) -> int:
-    from learner.__main__ import run
+    from learner.learner import run
 
     try:
         return run(Config.model_validate(config), Path(run_dir), bind, device, resume, on_update=tell)
@@ -55,7 +55,7 @@ def tell(record: dict[str, Any]) -> None:
 
 
 def act(connect: str, name: str) -> int:
-    from actors.__main__ import run
+    from actors.actor import run
 
     try:
         return run(connect, name)

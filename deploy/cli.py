@@ -110,7 +110,7 @@ def learner(
     device: Device = "auto",
 ) -> None:
     """A learner alone; start actors by hand."""
-    from learner.__main__ import run
+    from learner.learner import run
 
     keep_freed_memory()
     folder = run_folder(run_dir, resume)
@@ -125,7 +125,7 @@ def actor(
     name: Annotated[str, typer.Option(help="Its name in logs.")] = "actor",
 ) -> None:
     """An actor alone: works for the learner until the run is over."""
-    from actors.__main__ import run
+    from actors.actor import run
 
     keep_freed_memory()
     sys.exit(run(connect, name))

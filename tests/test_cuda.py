@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from actors.rollout import collect
-from learner.__main__ import find_device
+from learner.learner import find_device
 from learner.outer import Batch, Gradient, meta_gradient
 from protocol.config import Config
 from protocol.inner import initial_theta

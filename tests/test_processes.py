@@ -44,7 +44,7 @@ CONFIG = Config.model_validate(
 Record = dict[str, Any]
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["tests.test_processes", "learner.__main__", "actors.__main__"])
+processes.set_forkserver_preload(["tests.test_processes", "learner.learner", "actors.actor"])
 
 
 def guarded(run: Callable[..., int], *given: object) -> None:
@@ -57,13 +57,13 @@ def guarded(run: Callable[..., int], *given: object) -> None:
 
 
 def learn(config: Config, run_dir: Path, bind: str, resume: bool, out: Connection) -> None:
-    from learner.__main__ import run
+    from learner.learner import run
 
     guarded(run, config, run_dir, bind, "cpu", resume, out.send)
 
 
 def act(connect: str) -> None:
-    from actors.__main__ import run
+    from actors.actor import run
 
     guarded(run, connect, "test")
 
