@@ -34,10 +34,11 @@ class Journal:
             ) from None
         self._file.truncate(self._length(update))
 
-    def append(self, record: Record) -> None:
+    def append(self, record: Record) -> OSError | None:
         """Adds a record, and hands it to the operating system."""
         self._file.write(json.dumps(record).encode() + b"\n")
         self._file.flush()
+        return None
 
     def sync(self) -> None:
         """What was appended is on the disk when it returns."""

@@ -36,6 +36,7 @@ class Schedule:
         self.version = version  # updates done
         self.workers: dict[Actor, Worker] = {}
         self.issued = 0  # leases handed out
+        self.expired = 0  # leases whose deadline has passed
         self._run = config.run
         self._first_issue = first_issue
         self._todo: list[Place] = []  # a heap: the oldest batch first
@@ -97,8 +98,14 @@ class Schedule:
                 actor = next(iter(free))
                 yield actor, self._issue(actor, place, now)
 
-    def answer(self, actor: Actor, rollouts: Rollouts) -> str | None:
-        """Takes the answer to a lease if it is the first to it; else says, in a word, why not."""
+    @property
+    def answers(self) -> list[Rollouts]:
+        """The next update's rollouts in order of their chunks, once it is ready."""
+        answers = self._answers[self.version]
+        return [answers[chunk] for chunk in range(self._run.leases)]
+
+    def refusal(self, actor: Actor, rollouts: Rollouts) -> str | None:
+        """Why this answer would not count, in a word; changes nothing, and looks at no content."""
         if actor not in self.workers:
             return "stranger"
         place = self.workers[actor].held.get(rollouts.issue)
@@ -108,11 +115,16 @@ class Schedule:
             return "late" if self._is_missing((rollouts.batch, rollouts.chunk)) else "duplicate"
         if (rollouts.batch, rollouts.chunk, rollouts.version) != (*place, self._version_of(place[0])):
             return "unknown"
-        self._release(actor, rollouts.issue)
-        if not self._is_missing(place):
-            return "duplicate"
-        self._answers[rollouts.batch][rollouts.chunk] = rollouts
-        return None
+        return None if self._is_missing(place) else "duplicate"
+
+    def answer(self, actor: Actor, rollouts: Rollouts, now: float) -> str | None:
+        """Takes the answer to a lease if it is the first to it; else says, in a word, why not."""
+        reason = self.refusal(actor, rollouts)
+        if reason in (None, "duplicate") and rollouts.issue in self.workers[actor].held:
+            self._release(actor, rollouts.issue)
+        if reason is None:
+            self._answers[rollouts.batch][rollouts.chunk] = rollouts
+        return reason
 
     def expire(self, now: float) -> int:
         """How many deadlines have passed. Their leases go to others; whoever answers first counts."""
@@ -123,6 +135,7 @@ class Schedule:
             self.workers[actor].overdue = True
             self._put_back(self.workers[actor].held[issue])
             passed += 1
+        self.expired += passed
         return passed
 
     def take(self) -> list[Rollouts]:

@@ -42,7 +42,7 @@ def finish(work: Schedule, actor: bytes = b"a") -> list[Rollouts]:
     """One update, all by one actor that is there already."""
     while not work.is_ready:
         for _, lease in leases(work):
-            assert work.answer(actor, answer(lease)) is None
+            assert work.answer(actor, answer(lease), 0.0) is None
     return work.take()
 
 
@@ -83,7 +83,7 @@ def test_rollouts_are_taken_in_order_of_their_chunks() -> None:
     work = schedule(chunks=3)
     work.join(b"a", "a", 3)
     for _, lease in reversed(leases(work)):
-        work.answer(b"a", answer(lease))
+        work.answer(b"a", answer(lease), 0.0)
     assert [part.chunk for part in work.take()] == [0, 1, 2]
 
 
@@ -98,22 +98,22 @@ def test_only_the_first_answer_counts() -> None:
     work = schedule()
     work.join(b"a", "a", 1)
     [(_, lease)] = leases(work)
-    assert work.answer(b"a", answer(lease)) is None
-    assert work.answer(b"a", answer(lease)) == "duplicate"
+    assert work.answer(b"a", answer(lease), 0.0) is None
+    assert work.answer(b"a", answer(lease), 0.0) == "duplicate"
 
 
 def test_an_answer_from_somebody_else_does_not_count() -> None:
     work = schedule()
     work.join(b"a", "a", 1)
     [(_, lease)] = leases(work)
-    assert work.answer(b"b", answer(lease)) == "stranger"
+    assert work.answer(b"b", answer(lease), 0.0) == "stranger"
     work.join(b"b", "b", 1)
-    assert work.answer(b"b", answer(lease)) == "late"
+    assert work.answer(b"b", answer(lease), 0.0) == "late"
     forged = Rollouts(lease.batch, lease.chunk + 1, lease.issue, lease.version, {}, NOTHING, ())
-    assert work.answer(b"a", forged) == "unknown"
+    assert work.answer(b"a", forged, 0.0) == "unknown"
     unissued = Rollouts(lease.batch, lease.chunk, FIRST_ISSUE - 1, lease.version, {}, NOTHING, ())
-    assert work.answer(b"a", unissued) == "unknown"
-    assert work.answer(b"a", answer(lease)) is None
+    assert work.answer(b"a", unissued, 0.0) == "unknown"
+    assert work.answer(b"a", answer(lease), 0.0) is None
 
 
 def test_a_lease_goes_to_another_when_its_deadline_passes_and_the_first_answer_counts() -> None:
@@ -126,8 +126,8 @@ def test_a_lease_goes_to_another_when_its_deadline_passes_and_the_first_answer_c
     [(actor, new)] = leases(work, now=TIMEOUT_S)
     assert (actor, new.chunk) == (b"quick", old.chunk)
     assert new.issue != old.issue
-    assert work.answer(b"slow", answer(old)) is None
-    assert work.answer(b"quick", answer(new)) == "duplicate"
+    assert work.answer(b"slow", answer(old), 0.0) is None
+    assert work.answer(b"quick", answer(new), 0.0) == "duplicate"
 
 
 def test_a_late_answer_spares_the_lease_that_was_to_go_out_again() -> None:
@@ -135,7 +135,7 @@ def test_a_late_answer_spares_the_lease_that_was_to_go_out_again() -> None:
     work.join(b"slow", "slow", 1)
     [(_, old)] = leases(work)
     work.expire(TIMEOUT_S)
-    assert work.answer(b"slow", answer(old)) is None
+    assert work.answer(b"slow", answer(old), 0.0) is None
     assert not leases(work, now=TIMEOUT_S)
     assert work.is_ready
 
@@ -146,7 +146,7 @@ def test_an_actor_that_let_a_deadline_pass_gets_nothing_until_it_is_heard_of() -
     [(_, one), (_, _)] = leases(work)
     work.expire(TIMEOUT_S)
     assert not leases(work, now=TIMEOUT_S)
-    work.answer(b"stuck", answer(one))
+    work.answer(b"stuck", answer(one), 0.0)
     assert leases(work, now=TIMEOUT_S)
 
 
@@ -166,8 +166,8 @@ def test_an_actor_that_says_hello_again_holds_nothing() -> None:
     work.join(b"a", "a", 1)
     [(_, new)] = leases(work)
     assert (new.batch, new.chunk) == (old.batch, old.chunk)
-    assert work.answer(b"a", answer(old)) == "late"
-    assert work.answer(b"a", answer(new)) is None
+    assert work.answer(b"a", answer(old), 0.0) == "late"
+    assert work.answer(b"a", answer(new), 0.0) is None
 
 
 def test_the_next_update_waits_for_those_who_hold_its_leases() -> None:
@@ -210,7 +210,7 @@ class AnyActors(RuleBasedStateMachine):
     @rule(data=st.data())
     def reply(self, data: st.DataObject) -> None:
         actor, lease = data.draw(st.sampled_from(self.out))
-        self.work.answer(actor, answer(lease))
+        self.work.answer(actor, answer(lease), 0.0)
         if self.work.is_ready:
             self.taken += [(part.batch, part.chunk) for part in self.work.take()]
 
