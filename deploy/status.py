@@ -20,7 +20,7 @@ TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 Page = Callable[[], tuple[int, str, bytes]]  # status, content type, content
 
 log = logging.getLogger("clew")
-disable_created_metrics()  # one series more for every counter, which nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call]  # one series more for every counter, which nobody reads
 
 
 @contextmanager
