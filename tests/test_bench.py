@@ -38,7 +38,13 @@ def test_bench_prints_one_json_object(tmp_path: Path) -> None:
 
 
 def test_the_median_window_counts() -> None:
-    record = {"steps": 100, "attempts": 10, "phase_s": {"gradient": 0.5}, "actor_s": {"rollouts": 1.0}}
+    record = {
+        "steps": 100,
+        "attempts": 10,
+        "phase_s": {"gradient": 0.5},
+        "decoding_s": 0.1,
+        "actor_s": {"rollouts": 1.0},
+    }
     quick, slow = WINDOW * (WINDOWS - 2), WINDOW * 2  # updates
     records = [record | {"seconds": 4.0}] * slow + [record | {"seconds": 1.0}] * quick
     result = figures(records, Config(), actors=2)
