@@ -45,6 +45,7 @@ class Actor:
         self._connect = connect
         self._links = ActorLinks(connect, keys)  # there as soon as there is a learner
         self._name = name
+        self._log = logging.LoggerAdapter(log, {"run": None})
         self._hello_due = 0.0
         self._connection = 0  # as the links count them
         self._welcomed_on = 0  # the connection of the last Welcome
@@ -103,12 +104,12 @@ class Actor:
         if self._links.trouble != self._trouble:
             self._trouble = self._links.trouble
             if self._trouble:
-                log.warning("%s: %s; trying again", self._connect, self._trouble)
+                self._log.warning("%s: %s; trying again", self._connect, self._trouble)
         if self._links.connection != self._connection:
             self._connection = self._links.connection
             if self._connection > 1:
                 self.metrics.reconnects.inc()
-            log.info("%s %s", "connected to" if self._connection else "no connection to", self._connect)
+            self._log.info("%s %s", "connected to" if self._connection else "no connection to", self._connect)
             self._leases.clear()
             self._hello_due = 0.0
 
@@ -142,6 +143,8 @@ class Actor:
         self._links.follow(welcome.theta_port)
         if welcome.session != self._session:
             self._session = welcome.session
+            self._log.extra = {"run": welcome.run}
+            self._log.info("works for the learner at %s", self._connect)
             self._config = Config.model_validate_json(welcome.config)
             self._leases.clear()
             self._thetas.clear()

@@ -30,7 +30,7 @@ def main() -> None:
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=end_with_parent, daemon=True).start()
     keep_freed_memory()
-    logs.configure("text", logging.WARNING, role=job["role"])
+    logs.configure("text", job["role"], logging.WARNING)
     sys.exit(ROLES[job.pop("role")](**job))
 
 
@@ -51,7 +51,7 @@ def learn(
         settings = Config.model_validate(config)
         one = Learner(settings, Path(run_dir), bind, find_device(device), resume, on_update=tell)
         readiness, targets = (lambda: one.is_ready), (lambda: one.targets)
-        with serve(LOOPBACK, metrics_port, one.metrics.registry, readiness, targets):
+        with serve(metrics_port, one.metrics.registry, readiness, targets):
             live(one)
     except ClewError as error:
         tell({"error": str(error)})
@@ -70,8 +70,8 @@ def act(connect: str, name: str, metrics_port: int | None) -> int:
 
     try:
         one = Actor(connect, name)
-        with serve(LOOPBACK, metrics_port, one.metrics.registry, lambda: one.is_ready) as port:
-            one.metrics_at = f"{LOOPBACK}:{port}" if port else ""
+        with serve(metrics_port, one.metrics.registry, lambda: one.is_ready) as server:
+            one.metrics_at = f"{LOOPBACK}:{server.port}" if server else ""
             live(one)
     except ClewError as error:
         print(error, file=sys.stderr)

@@ -130,15 +130,15 @@ def learner(
     from learner.learner import Learner, find_device, live
 
     keep_freed_memory()
-    logs.configure(log_format, role="learner")
+    logs.configure(log_format, "learner")
     folder = run_folder(run_dir, resume)
     settings = configured(config, assignments, seed, updates, folder if resume else None)
     mine = LearnerKeys.of(keys) if keys else None
     print(f"run {folder}", flush=True)
     one = Learner(settings, folder, bind, find_device(device), resume, mine)
-    logs.configure(log_format, role="learner", run=one.run_id)
+    logs.bind(run=one.run_id)
     readiness, targets = (lambda: one.is_ready), (lambda: one.targets)
-    with status.serve(metrics_host, metrics_port, one.metrics.registry, readiness, targets):
+    with status.serve(metrics_port, one.metrics.registry, readiness, targets, metrics_host):
         live(one)
 
 
@@ -159,10 +159,11 @@ def actor(
     from actors.actor import Actor, live
 
     keep_freed_memory()
-    logs.configure(log_format, role="actor", name=name)
+    logs.configure(log_format, "actor", actor=name)
     one = Actor(connect, name, ActorKeys.of(keys) if keys else None)
-    with status.serve(metrics_host, metrics_port, one.metrics.registry, lambda: one.is_ready) as port:
-        one.metrics_at = metrics_address or (f":{port}" if port else "")
+    registry = one.metrics.registry
+    with status.serve(metrics_port, registry, lambda: one.is_ready, host=metrics_host) as server:
+        one.metrics_at = metrics_address or (f":{server.port}" if server else "")
         live(one)
 
 

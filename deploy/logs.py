@@ -1,47 +1,95 @@
-"""One line on standard error for every event, with its time in UTC: as text, or as a JSON object."""
+"""The process's log: one line per event on standard error, for people (text) or for machines (json).
+
+`logging.getLogger("clew").info("lease expired", extra={"batch": 3})`. Much of what is logged came over the
+network, so no line ever holds a control character: it can neither forge a line nor drive a terminal.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
+import re
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 Style = Literal["text", "json"]
 
-KNOWN = {*vars(logging.makeLogRecord({})), "message", "asctime"}  # what every record has; the rest is `extra`
+_OF_EVERY_RECORD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
+_PLAIN = re.compile(r'[^\s|="]+')
+_context: dict[str, str | None] = {"run": None, "actor": None}  # of the process, in every line
 
 
-def configure(style: Style, level: int = logging.INFO, **context: str) -> None:
-    """Sets up the logger "clew". `context`, such as role, stands in every line; `learner` and `actors` add to it."""
+def configure(style: Style, role: str, level: int = logging.INFO, **context: str) -> None:
+    """Sends what the process logs to standard error; `role` is learner or actor."""
+    bind(**context)
     handler = logging.StreamHandler()
-    handler.setFormatter(Line(style, context))
+    handler.setFormatter(_Json(role) if style == "json" else _Text(role))
     log = logging.getLogger("clew")
-    log.handlers, log.propagate = [handler], False
+    log.handlers = [handler]
     log.setLevel(level)
+    log.propagate = False
 
 
-class Line(logging.Formatter):
-    """Always one line, whatever came over the network into it."""
+def bind(**context: str | None) -> None:
+    """From now on every line says so; None says no more."""
+    _context.update(context)
 
-    def __init__(self, style: Style, context: dict[str, str]) -> None:
+
+class _Line(logging.Formatter):
+    def __init__(self, role: str) -> None:
         super().__init__()
-        self._kind, self._context = style, context
+        self._role = role
+
+    def _head(self, record: logging.LogRecord) -> dict[str, str]:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return {"time": time.replace("+00:00", "Z"), "level": record.levelname, "role": self._role}
+
+    def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
+        """What the call gave as `extra`, and the traceback where there is one."""
+        fields = {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return fields
+
+
+class _Text(_Line):
+    """`2026-11-23T03:05:19.123Z INFO learner run=ab12 | lease expired batch=3`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        event = record.getMessage()
-        if record.exc_info:
-            event = f"{event}: {self.formatException(record.exc_info)}"
-        extra = {key: value for key, value in vars(record).items() if key not in KNOWN}
-        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        head = {"time": when.replace("+00:00", "Z"), "level": record.levelname.lower()}
-        fields = {**self._context, **extra}
-        if self._kind == "json":
-            return json.dumps({**head, **fields, "event": event}, default=str)
-        tail = "".join(f" {key}={printable(value)}" for key, value in fields.items())
-        return f"{head['time']} {head['level']:<7} {printable(event)}{tail}"
+        known = {name: value for name, value in _context.items() if value is not None}
+        head = (*self._head(record).values(), *_pairs(known))
+        return _printable(" ".join((*head, "|", record.getMessage(), *_pairs(self._fields(record)))))
 
 
-def printable(value: Any) -> str:
-    """As it stands, but for characters that would move a terminal's cursor or end the line."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(value))
+class _Json(_Line):
+    """One object per line; `event` is the message, and what the call says goes before what the process is."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        head, event = self._head(record), {"event": record.getMessage()}
+        line = (
+            head | _context | event | self._fields(record) | head | event
+        )  # `extra` overrides context alone
+        finite = {name: _finite(value) for name, value in line.items()}
+        return json.dumps(finite, default=str)  # what is not ASCII, or controls a terminal, is escaped
+
+
+def _pairs(fields: dict[str, Any]) -> list[str]:
+    """name=value, quoted where it could be taken for more than one."""
+    texts = {name: str(value) for name, value in fields.items()}
+    return [
+        f"{name}={text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)}"
+        for name, text in texts.items()
+    ]
+
+
+def _printable(text: str) -> str:
+    """One line, without control characters or those that turn the direction of text."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

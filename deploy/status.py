@@ -1,102 +1,193 @@
-"""What a process says over HTTP: /metrics, /healthz and, the learner, /actors for Prometheus to find the actors."""
+"""What a process says of itself over HTTP: /metrics to Prometheus, /healthz to whoever restarts it, and /actors.
+
+/actors lists where the actors' own metrics are, as Prometheus' HTTP service discovery wants it:
+https://prometheus.io/docs/prometheus/latest/http_sd/
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import socket
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer
 from threading import Thread
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 
 from protocol.config import ClewError
 
 LOOPBACK = "127.0.0.1"
-SILENCE_S = 10.0  # after which a client that says nothing is given up
-TEXT, JSON = "text/plain; charset=utf-8", "application/json"
-Page = Callable[[], tuple[int, str, bytes]]  # status, content type, content
+CLIENT_S = 10.0  # that a client may take, from its first byte to the last that it gets
+CLIENTS = 256  # at once; more are hung up on
+POLL_S = 0.1  # the longest wait for a client, before it is seen who takes too long
 
 log = logging.getLogger("clew")
-disable_created_metrics()  # type: ignore[no-untyped-call]  # one series more for every counter, which nobody reads
+
+
+class Answer(NamedTuple):
+    """To one request."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+Page = Callable[[str], Answer]  # of the formats that the client accepts
 
 
 @contextmanager
 def serve(
-    host: str,
     port: int | None,
     registry: CollectorRegistry,
     is_ready: Callable[[], bool],
     targets: Callable[[], list[str]] | None = None,
-) -> Iterator[int]:
-    """Serves in threads of its own until the block is left; gives the port, which is any free one for 0.
+    host: str = LOOPBACK,
+) -> Iterator[Server | None]:
+    """Answers in the background, while the process works; port 0 is any free one, see `Server.port`; None: no server.
 
-    Where `port` is None, nothing is served, and 0 given. `targets`: HOST:PORT of the metrics of actors.
+    `is_ready`, `targets` ("HOST:PORT" of each actor's metrics) and the registry's collectors are called in
+    other threads than the caller's.
     """
     if port is None:
-        yield 0
+        yield None
         return
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a time of birth beside every counter
+    pages = {"/metrics": lambda accept: _metrics(registry, accept), "/healthz": lambda _: _health(is_ready())}
+    if targets:
+        pages["/actors"] = lambda _: _actors(targets())
     try:
-        server = Server((host, port), handler(pages(registry, is_ready, targets)))
+        server = Server(host, port, pages)
     except OSError as error:
-        where = f"cannot serve metrics on {host}:{port}"
-        raise ClewError(f"{where}: {error.strerror}; choose another --metrics-port") from None
-    thread = Thread(target=server.serve_forever, name="status", daemon=True, kwargs={"poll_interval": 0.1})
+        raise ClewError(
+            f"cannot serve metrics on {host}:{port}: {error.strerror}; "
+            "choose another --metrics-port or --metrics-host"
+        ) from None
+    thread = Thread(target=server.serve_forever, args=(POLL_S,), name="status", daemon=True)
     thread.start()
-    log.info("metrics on http://%s:%d/metrics", host, server.server_port)
+    log.info("metrics on http://%s:%d/metrics", host, server.port)
     try:
-        yield server.server_port
+        yield server
     finally:
         server.shutdown()
-        server.server_close()
         thread.join()
+        server.server_close()
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False  # a client that dawdles holds nobody up
-    request_queue_size = 64
+def _metrics(registry: CollectorRegistry, accept: str) -> Answer:
+    encode, content_type = choose_encoder(accept)
+    return Answer(200, content_type, encode(registry))
 
 
-def pages(
-    registry: CollectorRegistry, is_ready: Callable[[], bool], targets: Callable[[], list[str]] | None
-) -> dict[str, Page]:
-    """By path."""
-
-    def metrics() -> tuple[int, str, bytes]:
-        return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
-
-    def health() -> tuple[int, str, bytes]:
-        return (200, TEXT, b"ready\n") if is_ready() else (503, TEXT, b"not ready\n")
-
-    def actors() -> tuple[int, str, bytes]:
-        """Prometheus' format of HTTP service discovery."""
-        found = targets() if targets else []
-        groups = [{"targets": found, "labels": {"job": "clew-actor"}}] if found else []
-        return 200, JSON, json.dumps(groups).encode()
-
-    return {"/metrics": metrics, "/healthz": health} | ({"/actors": actors} if targets else {})
+def _health(ready: bool) -> Answer:
+    return _text(200, "ok") if ready else _text(503, "not ready")
 
 
-def handler(by_path: dict[str, Page]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = SILENCE_S
+def _actors(targets: list[str]) -> Answer:
+    groups = [{"targets": targets, "labels": {"job": "clew-actor"}}] if targets else []
+    return Answer(200, "application/json", json.dumps(groups).encode())
 
-        def do_GET(self) -> None:
-            page = by_path.get(self.path.partition("?")[0])
-            code, kind, content = page() if page else (404, TEXT, f"try {', '.join(by_path)}\n".encode())
-            self.send_response(code)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
 
-        do_HEAD = do_GET
+def _text(status: int, line: str) -> Answer:
+    return Answer(status, "text/plain; charset=utf-8", f"{line}\n".encode())
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing: Prometheus asks every few seconds."""
 
-    return Handler
+class Client(NamedTuple):
+    """A connection, and the thread that answers it."""
+
+    connection: socket.socket
+    thread: Thread
+    deadline: float  # monotonic time, seconds
+
+    def hang_up(self) -> None:
+        """Ends whatever the thread waits for."""
+        with suppress(OSError):  # it is closed by now
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+
+class Server(TCPServer):
+    """A thread for every client, and a deadline: who says nothing, or very slowly, keeps none for ever."""
+
+    allow_reuse_address = True
+    request_queue_size = 128
+
+    def __init__(self, host: str, port: int, pages: dict[str, Page]) -> None:
+        address: Any
+        self.address_family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        self.pages = pages
+        self._clients: list[Client] = []  # touched by the thread that accepts them alone
+        super().__init__(address, Handler)
+
+    @property
+    def port(self) -> int:
+        """The one that it listens on."""
+        return int(self.server_address[1])
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        self._clients = [client for client in self._clients if client.thread.is_alive()]
+        return len(self._clients) < CLIENTS
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        thread = Thread(target=self._answer, args=(request, client_address), name="status", daemon=True)
+        thread.start()
+        self._clients.append(Client(request, thread, time.monotonic() + CLIENT_S))
+
+    def service_actions(self) -> None:
+        """Called after every client, and every POLL_S."""
+        now = time.monotonic()
+        for client in self._clients:
+            if now > client.deadline:
+                client.hang_up()
+
+    def server_close(self) -> None:
+        """Leaves no socket and no thread behind."""
+        super().server_close()
+        for client in self._clients:
+            client.hang_up()
+            client.thread.join(CLIENT_S)
+
+    def _answer(self, request: Any, client_address: Any) -> None:
+        try:
+            self.finish_request(request, client_address)
+        except OSError:
+            pass  # the client went away in the middle, or was hung up on
+        finally:
+            self.shutdown_request(request)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    server: Server
+
+    def do_GET(self) -> None:
+        answer = self._page()
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+
+    do_HEAD = do_GET
+
+    def _page(self) -> Answer:
+        pages, path = self.server.pages, self.path.partition("?")[0]
+        if path not in pages:
+            return _text(404, f"nothing is here; there are {', '.join(pages)}")
+        try:
+            return pages[path](self.headers.get("Accept", ""))
+        except Exception as error:  # a figure that cannot be told ends no training
+            log.error("a request failed", extra={"path": path, "error": repr(error)})
+            return _text(500, "the process failed to answer; its log says why")
+
+    def version_string(self) -> str:
+        return "clew"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are not events."""

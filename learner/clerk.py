@@ -32,7 +32,7 @@ PING = encode(Ping())
 ANOTHER_VERSION = encode(
     Bye("refused", "the learner runs another version of clew; install the same one on both sides")
 )
-DIVERGED_AFTER = 20  # answers in a row that are not finite
+DIVERGED_AFTER = 20  # answers in a row, and a lease's time, without one that is finite
 ROUTINE = ("late", "duplicate")  # refusals that nobody is to blame for
 
 log = logging.getLogger("clew")
@@ -68,7 +68,7 @@ class Clerk:
         self._session = secrets.token_hex(8)
         self._tables: dict[int, StateTable] = {}  # of the mazes of answers that count, by issue
         self._metrics_of: dict[Actor, str] = {}  # where each actor's metrics are, if it serves any
-        self._not_finite = 0  # answers in a row
+        self._not_finite, self._finite_until = 0, 0.0  # answers in a row; when that began
         self._computing = False  # whether the learner has a batch, and theta is to come
         self._updated_at = self._ping_due = self._idle_ping_due = self._keys_due = time.monotonic()
         self._batches: SimpleQueue[MetaBatch | BaseException] = SimpleQueue()
@@ -257,13 +257,19 @@ class Clerk:
             log.log(level, "message refused", extra={"reason": reason, "count": count})
 
     def _watch_for_divergence(self, reason: str | None) -> None:
-        """Ends a run in which no actor can produce anything finite any more."""
-        self._not_finite = self._not_finite + 1 if reason == "not_finite" else self._not_finite * bool(reason)
-        if self._not_finite >= DIVERGED_AFTER:
-            raise ClewError(
-                f"training has diverged: policies are not finite at update {self.schedule.version}; "
-                "lower outer.learning_rate or inner.step_size and start anew"
-            )
+        """Ends a run in which no actor can produce anything finite any more; a few that lie cannot end it."""
+        if reason is None:
+            self._not_finite = 0
+        elif reason == "not_finite":
+            self._not_finite += 1
+            if self._not_finite == 1:
+                self._finite_until = time.monotonic()
+            lasting = time.monotonic() - self._finite_until >= self._config.run.lease_timeout_s
+            if self._not_finite >= DIVERGED_AFTER and lasting:
+                raise ClewError(
+                    f"training has diverged: policies are not finite at update {self.schedule.version}; "
+                    "lower outer.learning_rate or inner.step_size and start anew"
+                )
 
     # Actors
 

@@ -304,7 +304,7 @@ def _socket(
     link.set(zmq.IPV6, int(address.place.startswith("[")))
     link.set(zmq.SNDHWM, queue[0])
     link.set(zmq.RCVHWM, queue[1])
-    link.set(zmq.MAXMSGSIZE, frame_bytes)
+    link.set(zmq.MAXMSGSIZE, 2 * frame_bytes)  # what is too large is counted; the absurd ends its connection
     link.set(zmq.LINGER, LINGER_MS)
     link.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
     link.set(zmq.HEARTBEAT_TIMEOUT, DEAD_AFTER_MS)

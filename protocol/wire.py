@@ -78,6 +78,8 @@ def decode(frames: Sequence[bytes], limits: Limits) -> Message:
     """The message in `frames`, or WireError."""
     if not 1 <= len(frames) <= limits.frames:
         raise WireError("frames")
+    if max(map(len, frames[1:]), default=0) > limits.frame_bytes:
+        raise WireError("size")
     name, given, declared = _header(frames[0])
     if name not in KINDS:
         raise WireError("kind")

@@ -160,9 +160,9 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 class Impostor:
     """The wire by hand: an actor that does what a test says."""
 
-    def __init__(self, house: House, contract: str = CONTRACT) -> None:
+    def __init__(self, house: House, contract: str = CONTRACT, capacity: int = 2) -> None:
         self.links = ActorLinks(house.address)
-        self.say(Hello(contract, "impostor", 2, ""))
+        self.say(Hello(contract, "impostor", capacity, ""))
 
     def say(self, message: Message) -> None:
         self.sends(encode(message))
@@ -194,7 +194,7 @@ class Impostor:
 def impostor(house: House) -> Iterator[Callable[..., Impostor]]:
     made: list[Impostor] = []
 
-    def make(*given: str) -> Impostor:
+    def make(*given: Any) -> Impostor:
         made.append(Impostor(house, *given))
         return made[-1]
 

@@ -51,7 +51,7 @@ def packed(*header: object) -> bytes:
 
 
 scalar_messages = st.one_of(
-    st.builds(Hello, texts, texts, st.integers(1, 16)),
+    st.builds(Hello, texts, texts, st.integers(0, 16), st.sampled_from(["", ":80", "host-1.x:9", "[::1]:1"])),
     st.builds(Welcome, texts, texts, texts, st.integers(0, 65_535)),
     st.builds(Lease, counts, counts, counts, counts, st.tuples(counts, counts, counts), seconds),
     st.builds(Fetch, counts),
@@ -119,6 +119,7 @@ def test_a_frame_cut_short_is_refused(data: st.DataObject) -> None:
         ("header", [b"\xc1"]),
         ("header", [b"\0" * (HEADER_BYTES + 1)]),
         ("header", [b"\x91" * 5_000]),
+        ("size", [packed("Theta", {"version": 0}, [("float32", (1,))]), b"x" * (LIMITS.frame_bytes + 1)]),
         ("header", [packed("Ping", {}, [], "more")]),
         ("header", [packed("Ping", {}, [("object", (1,))]), b"x"]),
         ("header", [packed("Ping", {}, [("float64", (1,))]), b"x" * 8]),

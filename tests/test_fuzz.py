@@ -1,0 +1,195 @@
+"""Whatever strangers, liars and broken software send: the learner counts it, and theta comes out the same."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from protocol.config import Config
+from protocol.links import ActorLinks, Frames
+from protocol.messages import (
+    CONTRACT,
+    Bye,
+    Fetch,
+    Hello,
+    Lease,
+    Ping,
+    Rollouts,
+    Theta,
+    Welcome,
+)
+from protocol.wire import Limits, encode
+from tests.test_wire import packed
+from tests.test_processes import CONFIG, House, Impostor, Learner, new_house
+
+MESSAGES = 100_000
+LIES = 400  # of an actor that holds the leases it answers
+GROWTH = 0.05  # of resident memory, between a fifth and the whole of the messages
+UPDATES = 4_000
+LONG = Config.model_validate(
+    {**CONFIG.model_dump(), "run": {**CONFIG.run.model_dump(), "updates": UPDATES, "checkpoint_every": 1_000}}
+)
+LIMITS = Limits.of(LONG)
+
+
+def mutations(honest: Rollouts, rng: random.Random) -> Iterator[Frames]:
+    """Messages without end, none of which may count. `honest` answers a lease that is another's."""
+    frames = encode(honest)
+    arrays = len(frames) - 1
+    nan = replace(honest.stages[-1], log_prob=np.full_like(honest.stages[-1].log_prob, np.nan))
+    fixed: list[Frames] = [
+        [b""],
+        [b"\x91" * 60_000],  # nested deeper than any parser likes
+        [b"\xdd\xff\xff\xff\xff"],  # an array of 2^32 - 1 elements, none of which follows
+        [b"\xc6\xff\xff\xff\xff"],
+        [b"\x80" * 70_000],
+        [*frames, b"more"],
+        [frames[0]],
+        [b"x"] * (LIMITS.frames + 1),
+        [frames[0], *frames[:0:-1]],
+        [*frames[:-1], b"\xff" * (LIMITS.frame_bytes + 1)],
+        encode(Ping()),
+        encode(Theta(0, np.ones(3, np.float32))),
+        encode(Welcome("run", "session", "{}", 1, 0, 0.0)),
+        encode(Lease(0, 0, 0, 0, (1,), 1.0)),
+        encode(Hello("another", "liar", 2, "")),
+        [packed("Theta", {"version": 0}, [("int32", (1,))]), b"xxxx"],
+        encode(replace(honest, stages=(*honest.stages[:-1], nan))),
+        encode(replace(honest, issue=honest.issue + 1)),
+        encode(honest),
+    ]
+    while True:
+        broken = list(frames)
+        at = rng.randrange(len(broken))
+        match rng.randrange(5):
+            case 0:  # cut short
+                broken[at] = broken[at][: rng.randrange(len(broken[at]))]
+            case 1:  # bits flipped; what is still a message answers no lease of this actor
+                data = bytearray(broken[at])
+                for _ in range(rng.randint(1, 8)):
+                    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+                broken[at] = bytes(data)
+            case 2:  # swapped
+                other = rng.randint(1, arrays)
+                broken[at], broken[other] = broken[other], broken[at]
+            case 3:  # noise
+                broken[at] = rng.randbytes(rng.randrange(200))
+            case _:
+                broken = list(rng.choice(fixed))
+        yield broken
+
+
+def lie(honest: Rollouts, rng: random.Random) -> Rollouts:
+    """An answer to a lease that is really held, whose content breaks a rule."""
+    first, last = honest.stages
+    mazes, beyond = honest.mazes, np.uint16(1)
+    elsewhere = last.visits.copy()
+    elsewhere[0] += 4  # an attempt that begins in state 1
+    return rng.choice(
+        [
+            replace(honest, stages=(first, replace(last, log_prob=np.full_like(last.log_prob, np.nan)))),
+            replace(honest, stages=(first, replace(last, log_prob=last.log_prob[:, :-1]))),
+            replace(honest, stages=(first, replace(last, length=last.length + beyond))),
+            replace(honest, stages=(first, replace(last, visits=elsewhere))),
+            replace(honest, stages=(last, first)),
+            replace(honest, mazes=replace(mazes, exit=mazes.start)),
+            replace(honest, mazes=replace(mazes, start=mazes.start - np.int32(10_000))),
+            replace(honest, mazes=replace(mazes, blocked=~mazes.blocked)),
+        ]
+    )
+
+
+def tell_lies(house: House, learner: Learner, rng: random.Random) -> Rollouts:
+    """LIES answers to leases of one's own; gives an honest one to a lease that is lost."""
+    liar = Impostor(house, capacity=1)
+    with closing(liar.links):
+        for _ in range(LIES):
+            listen(learner)
+            [lease] = liar.hears(Lease)
+            honest = liar.works(lease, LONG)
+            liar.say(lie(honest, rng))
+            liar.say(Hello(CONTRACT, "liar", 1, ""))
+        return honest
+
+
+def flood(house: House, learner: Learner, count: int, honest: Rollouts, rng: random.Random) -> None:
+    """From a stranger, and from an actor that holds nothing; at last it asks for a theta that there is not."""
+    made = mutations(honest, rng)
+    looker = Impostor(house, capacity=0).links
+    with closing(looker), closing(ActorLinks(house.address)) as stranger:
+        for number in range(count - 1):
+            links, frames = (looker, stranger)[number % 2], next(made)
+            while not links.send(frames):
+                links.receive(0.01)
+            if number % 32 < 2:
+                links.receive(0.0)
+                listen(learner)
+        while not looker.send(encode(Fetch(2**62))):
+            looker.receive(0.01)
+
+
+def listen(learner: Learner) -> None:
+    """Takes what it says; it waits for that."""
+    while learner.records.poll(0):
+        learner.records.recv()
+
+
+def resident_kib(learner: Learner) -> int:
+    status = Path(f"/proc/{learner.process.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def refusals(learner: Learner, at_least: int) -> Counter[str]:
+    """By reason, as soon as there are so many."""
+    while True:
+        record = learner.until(0)
+        assert record["update"] < UPDATES, "the run was over before the flood was"
+        if sum(record["refusals"].values()) >= at_least:
+            return Counter(record["refusals"])
+
+
+@contextmanager
+def long_run(folder: Path) -> Iterator[tuple[House, Learner]]:
+    folder.mkdir()
+    with new_house(folder) as house:
+        learner = house.learner(LONG)
+        house.actor()
+        yield house, learner
+
+
+def hashes(house: House, learner: Learner) -> list[str]:
+    learner.until(UPDATES)
+    learner.ends()
+    return [record["theta_sha256"] for record in house.journal()]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_flood_of_malice_is_counted_and_changes_nothing(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    with long_run(tmp_path / "quiet") as (house, learner):
+        quiet = hashes(house, learner)
+    with long_run(tmp_path / "loud") as (house, learner):
+        honest = tell_lies(house, learner, rng)
+        assert sum(refusals(learner, LIES).values()) == LIES
+        flood(house, learner, MESSAGES // 5, honest, rng)
+        refusals(learner, LIES + MESSAGES // 5)
+        early_kib = resident_kib(learner)
+        flood(house, learner, MESSAGES - MESSAGES // 5, honest, rng)
+        found = refusals(learner, LIES + MESSAGES)
+        print(
+            f"{dict(found)}, resident {early_kib} -> {resident_kib(learner)} KiB, update {house.journal()[-1]['update']}"
+        )
+        assert sum(found.values()) == LIES + MESSAGES
+        assert resident_kib(learner) < early_kib * (1 + GROWTH)
+        assert hashes(house, learner) == quiet
+    expected = {"header", "frames", "size", "kind", "length", "layout", "contract", "fields", "value"}
+    expected |= {"stranger", "unknown", "duplicate", "version"} | {"shape", "steps", "maze", "not_finite"}
+    assert expected <= set(found)

@@ -1,0 +1,266 @@
+"""Metrics of learner and actors, as Prometheus sees them."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from actors.metrics import ActorMetrics
+from deploy.status import serve
+from learner.metrics import PHASES, REASONS, LearnerMetrics, Live
+from protocol.messages import CONTRACT
+
+ROOT = Path(__file__).parent.parent
+LIVE = Live(
+    actors=2,
+    leases_out=4,
+    leases_issued=50,
+    leases_reissued=3,
+    leases_expired=1,
+    leases_duplicated=1,
+    batches_waiting=2,
+    answers_missing=5,
+    refusals={"late": 7},
+    sent_bytes=1000,
+    received_bytes=9000,
+    checkpoint_age_s=12.5,
+)
+RECORD = {
+    "update": 12,
+    "steps": 900,
+    "attempts": 80,
+    "lag": 1,
+    "success_before": 0.25,
+    "success_after": 0.75,
+    "ratio_before": 6.0,
+    "ratio_after": 2.0,
+    "objective": 0.125,
+    "theta_norm": 3.5,
+    "gradient_norm": None,  # not finite
+}
+UNITS = {"ms", "us", "ns", "sec", "minutes", "hours", "milliseconds", "kb", "mb", "kilobytes", "percent"}
+TYPES = {"counter", "gauge", "histogram", "summary"}
+
+
+def scrape(registry: CollectorRegistry) -> list[Metric]:
+    with (
+        serve(0, registry, lambda: True) as server,
+        urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=10) as response,
+    ):
+        return list(text_string_to_metric_families(response.read().decode()))
+
+
+def values(registry: CollectorRegistry) -> dict[str, float]:
+    """Every sample by its name, with its label's value: `name{value}`."""
+    return {
+        sample.name + "".join(f"{{{value}}}" for value in sample.labels.values()): sample.value
+        for family in scrape(registry)
+        for sample in family.samples
+    }
+
+
+def offences(family: Metric) -> list[str]:
+    """What Prometheus' own linter, promtool, and https://prometheus.io/docs/practices/naming would object to."""
+    name, words = family.name, set(family.name.split("_"))
+    is_total = all(sample.name.endswith("_total") for sample in family.samples)
+    labels = {label for sample in family.samples for label in sample.labels}
+    found = {
+        "no help": not family.documentation,
+        "no samples": not family.samples,
+        "not in snake case": not all(re.fullmatch(r"[a-z]+(_[a-z]+)*", word) for word in (name, *labels)),
+        "no prefix": not name.startswith(("clew_actor_", "clew_learner_", "process_")),
+        "not in base units": bool(words & UNITS),
+        "its type in its name": bool(words & TYPES),
+        "counter without _total": family.type == "counter" and not is_total,
+        "_total without counter": family.type != "counter" and name.endswith("_total"),
+        "a histogram's suffix": name.endswith(("_count", "_sum", "_bucket")),
+        "time without _seconds": bool(words & {"age", "time", "duration", "phase"})
+        and not name.endswith("_seconds"),
+        "bytes in the middle": "bytes" in words and not name.endswith("_bytes"),
+    }
+    return [f"{name}: {what}" for what, is_so in found.items() if is_so]
+
+
+def busy_actor() -> ActorMetrics:
+    metrics = ActorMetrics()
+    metrics.worked(mazes=8, attempts=160, steps=4000, seconds={"sampling": 0.002, "rollouts": 0.3})
+    metrics.waited(0.05)
+    return metrics
+
+
+def busy_learner() -> LearnerMetrics:
+    metrics = LearnerMetrics(lambda: LIVE)
+    metrics.observe(RECORD)
+    metrics.observe_phase("gradient", 0.5)
+    return metrics
+
+
+REGISTRIES: list[Callable[[], CollectorRegistry]] = [
+    lambda: ActorMetrics().registry,
+    lambda: busy_actor().registry,
+    lambda: LearnerMetrics(lambda: LIVE).registry,
+    lambda: busy_learner().registry,
+]
+
+
+@pytest.mark.parametrize("registry", REGISTRIES, ids=["actor", "busy actor", "learner", "busy learner"])
+def test_names_are_as_prometheus_wants_them(registry: Callable[[], CollectorRegistry]) -> None:
+    families = scrape(registry())
+    assert len(families) > 10
+    assert not [offence for family in families for offence in offences(family)]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "offence"),
+    [
+        ("clew_actor_stepsTaken", "gauge", "not in snake case"),
+        ("clew_actor_phase_ms", "histogram", "not in base units"),
+        ("clew_actor_mazes_total", "gauge", "_total without counter"),
+        ("clew_actor_mazes", "counter", "counter without _total"),
+        ("clew_learner_checkpoint_age", "gauge", "time without _seconds"),
+        ("mazes", "gauge", "no prefix"),
+    ],
+)
+def test_a_bad_name_would_be_found(name: str, kind: str, offence: str) -> None:
+    family = Metric(name, "Help.", kind)
+    family.add_sample(name, {}, 1.0)
+    assert f"{name}: {offence}" in offences(family)
+
+
+def test_both_sides_export_everything_from_the_start() -> None:
+    for idle, busy in (REGISTRIES[:2], REGISTRIES[2:]):
+        assert values(idle()).keys() == values(busy()).keys()
+
+
+def test_an_actor_counts_its_work() -> None:
+    metrics = busy_actor()
+    metrics.worked(mazes=8, attempts=160, steps=1000, seconds={"sampling": 0.5, "new_phase": 1.0})
+    found = values(metrics.registry)
+    assert found["clew_actor_leases_total"] == 2
+    assert found["clew_actor_mazes_total"] == 16
+    assert found["clew_actor_attempts_total"] == 320
+    assert found["clew_actor_steps_total"] == 5000
+    assert found["clew_actor_phase_seconds_count{sampling}"] == 2
+    assert found["clew_actor_phase_seconds_sum{sampling}"] == pytest.approx(0.502)
+    assert found["clew_actor_phase_seconds_count{rollouts}"] == 1
+    assert found["clew_actor_phase_seconds_count{adaptation}"] == 0
+    assert found["clew_actor_phase_seconds_sum{waiting}"] == pytest.approx(0.05)
+    assert "clew_actor_phase_seconds_count{new_phase}" not in found
+
+
+def test_an_actor_counts_connections_after_the_first() -> None:
+    metrics = ActorMetrics()
+    for is_connected, reconnects in [(False, 0), (True, 0), (True, 0), (False, 0), (True, 1), (True, 1)]:
+        metrics.connected(is_connected)
+        found = values(metrics.registry)
+        assert found["clew_actor_connected"] == is_connected
+        assert found["clew_actor_reconnects_total"] == reconnects
+
+
+def test_an_actor_tells_its_theta_its_bytes_and_its_contract() -> None:
+    metrics = ActorMetrics()
+    assert math.isnan(values(metrics.registry)["clew_actor_theta_version"])
+    metrics.theta(41)
+    metrics.sent(100)
+    metrics.sent(20)
+    metrics.received(7)
+    found = values(metrics.registry)
+    assert found["clew_actor_theta_version"] == 41
+    assert found["clew_actor_wire_bytes_total{sent}"] == 120
+    assert found["clew_actor_wire_bytes_total{received}"] == 7
+    assert found[f"clew_actor_info{{{CONTRACT}}}"] == 1
+    assert found["process_resident_memory_bytes"] > 0
+
+
+def test_a_learner_is_read_at_each_scrape() -> None:
+    live = LIVE
+    metrics = LearnerMetrics(lambda: live)
+    found = values(metrics.registry)
+    assert found["clew_learner_actors"] == 2
+    assert found["clew_learner_leases_out"] == 4
+    assert found["clew_learner_leases_issued_total"] == 50
+    assert found["clew_learner_leases_reissued_total"] == 3
+    assert found["clew_learner_leases_expired_total"] == 1
+    assert found["clew_learner_leases_duplicated_total"] == 1
+    assert found["clew_learner_batches_waiting"] == 2
+    assert found["clew_learner_answers_missing"] == 5
+    assert found["clew_learner_wire_bytes_total{sent}"] == 1000
+    assert found["clew_learner_wire_bytes_total{received}"] == 9000
+    assert found["clew_learner_checkpoint_age_seconds"] == 12.5
+    live = replace(LIVE, actors=3, checkpoint_age_s=math.nan)
+    found = values(metrics.registry)
+    assert found["clew_learner_actors"] == 3
+    assert math.isnan(found["clew_learner_checkpoint_age_seconds"])
+
+
+def test_refusals_are_told_by_reason_the_known_ones_from_the_start() -> None:
+    found = values(LearnerMetrics(lambda: LIVE).registry)
+    refusals = {name for name in found if name.startswith("clew_learner_refusals_total")}
+    assert refusals == {f"clew_learner_refusals_total{{{reason}}}" for reason in REASONS}
+    assert found["clew_learner_refusals_total{late}"] == 7
+    assert found["clew_learner_refusals_total{maze}"] == 0
+    found = values(LearnerMetrics(lambda: LIVE, reasons=("maze",)).registry)
+    assert found["clew_learner_refusals_total{late}"] == 7
+    assert "clew_learner_refusals_total{shape}" not in found
+
+
+def test_an_update_is_told_as_its_record_has_it() -> None:
+    metrics = LearnerMetrics(lambda: LIVE)
+    metrics.observe(RECORD | {"update": 11})
+    metrics.observe(RECORD)
+    found = values(metrics.registry)
+    assert found["clew_learner_updates_total"] == 2
+    assert found["clew_learner_steps_total"] == 1800
+    assert found["clew_learner_attempts_total"] == 160
+    assert found["clew_learner_update"] == 12
+    assert found["clew_learner_lag_updates"] == 1
+    assert found["clew_learner_success_ratio{before}"] == 0.25
+    assert found["clew_learner_success_ratio{after}"] == 0.75
+    assert found["clew_learner_adaptation_gain_ratio"] == 0.5
+    assert found["clew_learner_steps_ratio{before}"] == 6
+    assert found["clew_learner_steps_ratio{after}"] == 2
+    assert found["clew_learner_objective"] == 0.125
+    assert found["clew_learner_theta_norm"] == 3.5
+
+
+@pytest.mark.parametrize("name", ["gradient_norm", "step_size"])
+def test_a_figure_that_is_none_or_missing_is_nan(name: str) -> None:
+    assert RECORD.get(name) is None
+    assert math.isnan(values(busy_learner().registry)[f"clew_learner_{name}"])
+
+
+def test_a_learner_times_its_phases_and_no_others() -> None:
+    metrics = busy_learner()
+    found = values(metrics.registry)
+    assert {name for name in found if name.startswith("clew_learner_phase_seconds_count")} == {
+        f"clew_learner_phase_seconds_count{{{phase}}}" for phase in PHASES
+    }
+    assert found["clew_learner_phase_seconds_sum{gradient}"] == 0.5
+    with pytest.raises(KeyError):
+        metrics.observe_phase("idling", 1.0)
+
+
+def test_every_word_that_the_code_refuses_with_is_known() -> None:
+    sources = [path for package in ("protocol", "learner") for path in (ROOT / package).rglob("*.py")]
+    words = {word for path in sources for word in refusal_words(ast.parse(path.read_text()))}
+    assert len(words) > 10
+    assert words <= set(REASONS)
+
+
+def refusal_words(tree: ast.AST) -> Iterator[str]:
+    """`WireError("header")`, `AdmissionError("shape")`, `self._refusals["late"]`."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(ast.Name("WireError" | "AdmissionError"), [ast.Constant(str(word)), *_]):
+                yield word
+            case ast.Subscript(ast.Attribute(attr="_refusals" | "refusals"), ast.Constant(str(word))):
+                yield word
