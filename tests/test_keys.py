@@ -273,7 +273,7 @@ def test_a_running_learner_never_sees_half_a_key(made: Path, caplog: pytest.LogC
     rounds = 0
     with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            dropped += allowed.refresh()
+            dropped |= allowed.refresh()
             rounds += 1
             assert allowed.name_of(actor) == "actor"
     assert process.returncode == 0
