@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
-from zmq.auth import create_certificates
+import zmq
 
 from protocol.config import ClewError
+from protocol.keys import NAME, key_pair, names_in, read_allowed
 
 app = typer.Typer(help="Keys of the learner and its actors.", no_args_is_help=True)
 
@@ -26,81 +28,124 @@ HERE = Path("keys")
 @app.command()
 def new(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory.")] = HERE) -> None:
     """Make a learner's key, and one for its first actors, named `actor`."""
-    learner = folder / "learner"
-    if learner.exists():
-        raise ClewError(f"{learner} is there already; add a key with `clew keys add NAME --keys {folder}`")
-    with private(), unfinished(folder) as made:
-        create_certificates(made, "learner")
-        (made / "allowed").mkdir()
-        made.rename(learner)
-    allow(folder, "actor")
-    print(f"the learner's: clew learner --keys {learner}")
-    print(f"an actor's:    clew actor --keys {folder / 'actor'}   (copy this directory to its machine)")
+    learner, actor = folder / "learner", folder / "actor"
+    with mendable(folder):
+        for party in filter(Path.exists, (learner, actor)):
+            raise ClewError(
+                f"{party} is there already; add a key with `clew keys add NAME --keys {quote(str(folder))}`, "
+                "or give another DIR"
+            )
+        folder.mkdir(0o700, parents=True, exist_ok=True)
+        with unfinished(folder) as made:
+            write(made / "learner.key_secret", *zmq.curve_keypair())
+            (made / "allowed").mkdir(0o755)
+            made.rename(learner)
+        allow(folder, "actor")
+    print(f"the learner's: clew learner --keys {quote(str(learner))}")
+    tell(actor)
 
 
 @app.command()
 def add(name: Name, folder: Keys = HERE) -> None:
-    """Make a key for another actor, and allow it. A running learner knows within a second."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name) or name == "learner":
-        raise ClewError(f"{name!r} is no name for a key; use letters, digits, dots and dashes, not `learner`")
-    if name in allowed(folder):
-        raise ClewError(f"{name} has a key already; choose another name, or revoke it first")
-    allow(folder, name)
-    print(f"an actor's:    clew actor --keys {folder / name}   (copy this directory to its machine)")
+    """Make a key for another actor, and allow it. A running learner knows within seconds."""
+    if not NAME.fullmatch(name):
+        raise ClewError(
+            f"{name!r} is no name for an actor's key; give 63 characters at most, of A-Z, a-z, 0-9 and, "
+            "but for the first, '.', '_' and '-', and not 'learner'"
+        )
+    with mendable(folder):
+        if name in names_in(allowed(folder)):
+            raise ClewError(f"{name} has a key already; choose another name, or revoke it first")
+        if (folder / name).exists():  # whatever it is: it is not ours to replace
+            raise ClewError(f"{folder / name} is there already; choose another name, or remove it first")
+        allow(folder, name)
+    tell(folder / name)
 
 
 @app.command()
 def revoke(name: Name, folder: Keys = HERE) -> None:
     """Forbid a key. A running learner ends its connections within seconds."""
-    if name not in allowed(folder):
-        raise ClewError(f"{name!r} has no key; these have: {', '.join(allowed(folder)) or 'none'}")
-    (folder / "learner" / "allowed" / f"{name}.key").unlink()
-    shutil.rmtree(folder / name, ignore_errors=True)
-    print(f"revoked: {name}")
+    with mendable(folder):
+        known = names_in(allowed(folder))
+        if name not in known:
+            raise ClewError(f"no key is named {name!r}; choose from {', '.join(known) or 'none'}")
+        (allowed(folder) / f"{name}.key").unlink()
+        for file in ("actor.key_secret", "learner.key"):
+            (folder / name / file).unlink(missing_ok=True)
+        with suppress(OSError):  # it was moved to the actor's machine, or holds what is not ours to delete
+            (folder / name).rmdir()
+    print(f"revoked {name}; a running learner drops it within seconds")
 
 
 @app.command("list")
 def list_them(folder: Keys = HERE) -> None:
-    """Whose keys may connect."""
-    for name in allowed(folder):
-        print(name)
+    """Whose keys may connect, and the public key of each."""
+    with mendable(folder):
+        names, faults = read_allowed(allowed(folder))
+    for public, name in names.items():
+        print(name, public.decode())
+    for fault in faults:
+        print(f"clew: {fault}", file=sys.stderr)
 
 
-def allowed(folder: Path) -> list[str]:
-    if not (folder / "learner" / "allowed").is_dir():
-        raise ClewError(f"there are no keys in {folder}; make them with `clew keys new {folder}`")
-    return sorted(path.stem for path in (folder / "learner" / "allowed").glob("*.key"))
+def allowed(folder: Path) -> Path:
+    """Where it stands who may connect; ClewError where `folder` holds no keys."""
+    if (folder / "learner" / "allowed").is_dir():
+        return folder / "learner" / "allowed"
+    if (folder / "allowed").is_dir():
+        raise ClewError(f"{folder} holds the learner's keys alone; give --keys {folder.absolute().parent}")
+    raise ClewError(
+        f"no keys in {folder}; make them with `clew keys new {quote(str(folder))}`, or give --keys DIR"
+    )
 
 
 def allow(folder: Path, name: str) -> None:
-    """Makes DIR/NAME, and lets it in: in this order, so that nothing half-made is ever allowed."""
-    with private(), unfinished(folder) as made:
-        create_certificates(made, "actor")
-        public, allowing = made / "actor.key", folder / "learner" / "allowed" / f".{name}.new"
-        public.chmod(0o644)
-        shutil.copyfile(folder / "learner" / "learner.key", made / "learner.key")
-        shutil.rmtree(folder / name, ignore_errors=True)  # of a key that was revoked where this was a copy
-        public.rename(allowing)
+    """Makes DIR/NAME, and only then lets it in: what is half-made is never allowed."""
+    learner, _ = key_pair(folder / "learner", "learner")
+    public, secret = zmq.curve_keypair()
+    with unfinished(folder) as made:
+        write(made / "actor.key_secret", public, secret)
+        write(made / "learner.key", learner)
         made.rename(folder / name)
-        allowing.rename(allowing.with_name(f"{name}.key"))
+    with unfinished(allowed(folder)) as made:
+        write(made / "public", public)
+        (made / "public").rename(allowed(folder) / f"{name}.key")
 
 
-@contextmanager
-def private() -> Iterator[None]:
-    """What is made inside is its owner's alone, from its first moment."""
-    former = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(former)
+def write(path: Path, public: bytes, secret: bytes | None = None) -> None:
+    """As `zmq.auth` would, but that a secret is its owner's alone from its first moment, whatever the umask."""
+    mode = 0o600 if secret else 0o644
+    lines = ["metadata", "curve", f'    public-key = "{public.decode()}"']
+    if secret:
+        lines.append(f'    secret-key = "{secret.decode()}"')
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with open(descriptor, "w") as file:
+        os.fchmod(descriptor, mode)
+        file.write("\n".join(lines) + "\n")
+        file.flush()
+        os.fsync(descriptor)
+
+
+def tell(actor: Path) -> None:
+    print(f"an actor's: copy {quote(str(actor))} to its machine, clew actor --keys {quote(str(actor))}")
 
 
 @contextmanager
 def unfinished(folder: Path) -> Iterator[Path]:
-    """A directory to be renamed when all is in it; gone if that does not happen."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """A directory of its owner's alone, to be renamed when all is in it; gone if that does not happen."""
     made = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
     try:
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
+def mendable(folder: Path) -> Iterator[None]:
+    """What the file system refuses is said in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise ClewError(
+            f"cannot keep keys in {folder}: {error.strerror} ({error.filename}); mend that, or give another DIR"
+        ) from None

@@ -3,26 +3,35 @@
     DIR/learner/learner.key_secret   the learner's pair        DIR/NAME/learner.key        the learner's public key
     DIR/learner/allowed/NAME.key     who may connect           DIR/NAME/actor.key_secret   that actor's pair
 
-The files are `zmq.auth`'s. `deploy.keys` makes them.
+The files are in the format of `zmq.auth`; keys are z85, 40 characters. `deploy.keys` makes them.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import re
+import stat
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+import zmq
 from zmq.auth import load_certificate
 from zmq.utils import z85
 
 from protocol.config import ClewError
+
+NAME = re.compile(r"(?!learner\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # of an actor's key
+MAX_FILE_BYTES = 65_536  # of a key file, which takes some hundred
 
 log = logging.getLogger("clew")
 
 
 @dataclass(frozen=True)
 class LearnerKeys:
-    """The learner's pair, z85, and whom it lets in."""
+    """The learner's pair, and whom it lets in."""
 
     public: bytes
     secret: bytes
@@ -31,15 +40,23 @@ class LearnerKeys:
     @staticmethod
     def of(folder: Path) -> LearnerKeys:
         """The keys in DIR/learner; ClewError where they are not fit for use."""
-        if (folder / "learner" / "learner.key_secret").exists():
-            raise ClewError(f"{folder} is the directory of all keys; give --keys {folder / 'learner'}")
-        public, secret = _pair(folder / "learner.key_secret", "give --keys DIR/learner")
-        return LearnerKeys(public, secret, Allowlist(folder / "allowed"))
+        public, secret = key_pair(folder, "learner")
+        allowed = folder / "allowed"
+        try:
+            _, faults = read_allowed(allowed)
+        except OSError as error:
+            raise ClewError(
+                f"cannot read {allowed}, which says who may connect: {error.strerror}; "
+                "copy the whole directory from where `clew keys` made it"
+            ) from None
+        if faults:
+            raise ClewError(faults[0])
+        return LearnerKeys(public, secret, Allowlist(allowed))
 
 
 @dataclass(frozen=True)
 class ActorKeys:
-    """An actor's pair and the learner's public key, z85."""
+    """An actor's pair and the learner's public key."""
 
     public: bytes
     secret: bytes
@@ -48,14 +65,16 @@ class ActorKeys:
     @staticmethod
     def of(folder: Path) -> ActorKeys:
         """The keys in DIR/NAME; ClewError where they are not fit for use."""
-        public, secret = _pair(folder / "actor.key_secret", "give --keys DIR/actor")
-        learner = folder / "learner.key"
+        public, secret = key_pair(folder, "actor")
+        path = folder / "learner.key"
         try:
-            return ActorKeys(public, secret, _load(learner)[0])
+            learner, _ = _load(path)
         except (OSError, ValueError) as error:
             raise ClewError(
-                f"{learner} is no public key of a learner ({error}); copy it from where the keys were made"
+                f"cannot use {path}, the learner's public key: {_reason(error)}; "
+                "copy the whole directory from where `clew keys` made it"
             ) from None
+        return ActorKeys(public, secret, learner)
 
 
 class Allowlist:
@@ -64,7 +83,7 @@ class Allowlist:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._names: dict[bytes, str] = {}  # by public key; replaced as a whole, since ZAP's thread reads it
-        self._warned: set[str] = set()
+        self._faults: set[str] = set()  # of which the log knows
         self.refresh()
 
     def name_of(self, public: bytes) -> str | None:
@@ -74,51 +93,106 @@ class Allowlist:
     def refresh(self) -> set[str]:
         """Reads the folder again; the names whose key is gone, or another, since the last time.
 
-        Who cannot be read is not allowed; where the folder itself cannot be read, all stays as it was.
+        A key that cannot be read is not allowed; where the folder itself cannot be read, all stays as it was.
         """
         try:
-            files = sorted(path for path in self._folder.iterdir() if path.suffix == ".key")
+            names, faults = read_allowed(self._folder)
         except OSError as error:
-            self._warn_once(f"cannot read {self._folder} ({error.strerror}); who may connect stays as it was")
+            fault = f"cannot read {self._folder}: {error.strerror}; who may connect stays as it was"
+            self._warn(self._faults | {fault})
             return set()
-        former, self._names = self._names, dict(filter(None, map(self._read, files)))
-        return {name for key, name in former.items() if self._names.get(key) != name}
+        self._warn(set(faults))
+        former, self._names = self._names, names
+        return {name for key, name in former.items() if names.get(key) != name}
 
-    def _read(self, path: Path) -> tuple[bytes, str] | None:
+    def _warn(self, faults: set[str]) -> None:
+        """Of each once, for as long as it lasts."""
+        for fault in sorted(faults - self._faults):
+            log.warning("%s", fault)
+        self._faults = faults
+
+
+def read_allowed(folder: Path) -> tuple[dict[bytes, str], list[str]]:
+    """Who may connect, by public key, and what is wrong with the other files; OSError without the folder."""
+    names: dict[bytes, str] = {}
+    faults = []
+    for name in names_in(folder):
+        path = folder / f"{name}.key"
         try:
-            return _load(path)[0], path.stem
+            public, _ = _load(path)
         except FileNotFoundError:  # revoked this moment
-            return None
+            continue
         except (OSError, ValueError) as error:
-            self._warn_once(f"{path} is no public key ({error}); nobody may connect with it")
-            return None
+            faults.append(f"{path} lets nobody in: {_reason(error)}; delete it, or make the key again")
+            continue
+        if not NAME.fullmatch(name):
+            faults.append(f"{str(path)!a} lets nobody in: no actor can have that name; delete or rename it")
+        elif public in names:
+            faults.append(
+                f"{path} lets nobody in: it holds the key of {names[public]}; delete one of the two"
+            )
+        else:
+            names[public] = name
+    return names, faults
 
-    def _warn_once(self, sentence: str) -> None:
-        if sentence not in self._warned:
-            self._warned.add(sentence)
-            log.warning(sentence)
+
+def names_in(folder: Path) -> list[str]:
+    """Of the keys in a folder, whatever they are worth; OSError without the folder."""
+    files = (file for file in os.listdir(folder) if not file.startswith("."))
+    return sorted(file.removesuffix(".key") for file in files if file.endswith(".key"))
 
 
-def _pair(path: Path, hint: str) -> tuple[bytes, bytes]:
-    """The pair in a secret file that nobody else can read."""
+def key_pair(folder: Path, role: str) -> tuple[bytes, bytes]:
+    """The public and the secret key of a learner or an actor; ClewError where they are not fit for use."""
+    path = folder / f"{role}.key_secret"
     try:
         mode = path.stat().st_mode & 0o777
+        if mode & 0o077:
+            raise ClewError(
+                f"{path} can be read by others (mode {mode:04o}); run chmod 600 {path}, "
+                "and make a new key if others may have read it"
+            )
         public, secret = _load(path)
     except FileNotFoundError:
-        raise ClewError(f"there is no {path}; make keys with `clew keys new DIR` and {hint}") from None
+        nearby = sorted(folder.glob(f"*/{role}.key_secret"))  # in DIR, where DIR/learner was wanted
+        wanted = f"make keys with `clew keys new DIR`, then give --keys DIR/{role}"
+        remedy = f"give --keys {nearby[0].parent}" if nearby else wanted
+        raise ClewError(f"no {role} key in {folder}; {remedy}") from None
     except (OSError, ValueError) as error:
-        raise ClewError(f"{path} is no secret key ({error}); make another with `clew keys`") from None
-    if mode & 0o077:
-        raise ClewError(f"{path} can be read by others (mode {mode:04o}); run chmod 600 {path}")
-    if secret is None:
-        raise ClewError(f"{path} holds no secret key; make another with `clew keys`")
+        raise ClewError(
+            f"cannot use {path}: {_reason(error)}; give --keys another directory, or make keys with `clew keys`"
+        ) from None
+    if secret is None or zmq.curve_public(secret) != public:
+        raise ClewError(
+            f"{path} holds no secret key of its public one; make keys with `clew keys new DIR` or `clew keys add`"
+        )
     return public, secret
 
 
 def _load(path: Path) -> tuple[bytes, bytes | None]:
-    """The keys in a file; OSError or ValueError where there are none."""
-    public, secret = load_certificate(path)
-    for key in (public, secret):
-        if key is not None and len(z85.decode(key)) != 32:
-            raise ValueError("a key has 40 characters")
+    """The public key in a file and the secret one, where there is one; OSError or ValueError."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:  # a pipe would block for ever
+        raise ValueError("it is no key file")
+    try:
+        public, secret = load_certificate(path)
+    except (ValueError, IndexError):
+        raise ValueError("there is no public key in it") from None
+    except OSError as error:
+        if error.errno is None:  # what pyzmq raises for a file that has just gone
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
+        raise
+    if not (_is_key(public) and (secret is None or _is_key(secret))):
+        raise ValueError("a key has 40 characters of z85")
     return public, secret
+
+
+def _is_key(text: bytes) -> bool:
+    try:
+        return len(text) == 40 and len(z85.decode(text)) == 32
+    except (KeyError, struct.error):  # another character; five that stand for more than 32 bits
+        return False
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
