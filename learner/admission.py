@@ -69,25 +69,28 @@ def _has_shape(rollouts: Rollouts, each: list[int], config: Config) -> bool:
 def _is_solvable(mazes: Mazes) -> bool:
     """Whether start and exit are two free cells; that there is a way between them, the table tells."""
     cells = mazes.side**2
-    ends = np.stack((mazes.start, mazes.exit))
-    if (ends < 0).any() or (ends >= cells).any() or (mazes.start == mazes.exit).any():
+    ends = np.concatenate((mazes.start, mazes.exit))
+    if ends.min() < 0 or ends.max() >= cells or (mazes.start == mazes.exit).any():
         return False
-    free_MC = ~mazes.blocked.reshape(-1, cells)
-    return bool(np.take_along_axis(free_MC, ends.T, axis=1).all())
+    maze_M = np.arange(len(mazes))
+    blocked_MC = mazes.blocked.reshape(-1, cells)
+    return not (blocked_MC[maze_M, mazes.start] | blocked_MC[maze_M, mazes.exit]).any()
 
 
 def _is_walked(attempts: Attempts, table: StateTable, horizon: int) -> bool:
     """Whether every attempt begins at the start, goes where its moves lead, and ends at exit or horizon."""
     length_W = attempts.length.reshape(-1).astype(np.int64)
-    if not length_W.all() or length_W.max() > horizon or length_W.sum() != len(attempts.visits):
+    end_W = np.cumsum(length_W)
+    if length_W.min() == 0 or length_W.max() > horizon or end_W[-1] != len(attempts.visits):
         return False
-    steps_M = attempts.length.sum(axis=1, dtype=np.int64)
-    if (attempts.visits >= np.repeat(table.count_M * A, steps_M)).any():
+    pairs = table.exit_state * A  # (state, move) pairs of each maze
+    if attempts.visits.max() >= pairs:
         return False
-    first_M = np.arange(len(steps_M)) * table.exit_state * A  # row of each maze's first (state, move)
-    next_N = table.next_MSA.reshape(-1)[np.repeat(first_M, steps_M) + attempts.visits]
-    end_W = np.cumsum(length_W) - 1
-    if not ((next_N[end_W] == table.exit_state) | (length_W == horizon)).all():
+    mazes, each = attempts.length.shape
+    first_W = np.repeat(np.arange(mazes) * pairs, each)
+    next_N = table.next_MSA.reshape(-1).take(np.repeat(first_W, length_W) + attempts.visits)
+    if not ((next_N[end_W - 1] == table.exit_state) | (length_W == horizon)).all():
         return False
-    next_N[end_W] = 0  # the next attempt begins in state 0; so does the first
-    return bool((np.roll(next_N, 1) == attempts.visits >> 2).all())
+    next_N[end_W - 1] = 0  # the next attempt begins in state 0; so does the first
+    state_N = attempts.visits // A
+    return bool(state_N[0] == 0 and (next_N[:-1] == state_N[1:]).all())

@@ -8,7 +8,8 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby, pairwise
+from operator import xor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +20,13 @@ from protocol.config import ClewError
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int32]
+Indices = npt.NDArray[np.intp]
 
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left as (row, column); A = 4
-OPPOSITE = (2, 3, 0, 1)
 NO_MOVE = 4  # the "previous move" of the start state
 UNREACHABLE = np.iinfo(np.int32).max  # the distance where there is no way
 MAX_SIDE = 51
+FLOOD_CELLS = 2**15  # up to which one number for all cells is faster than lists of cells, measured
 LEGEND = "# is a wall, . or a space a free cell, S the start, E or G the exit"
 
 
@@ -125,45 +127,68 @@ def held_out(mazes: Mazes) -> Bools:
     return np.array([int.from_bytes(digest[:8], "little") % 10 == 0 for digest in hashes], np.bool_)
 
 
-def distance(blocked: Bools, source: Ints, *, stop: Ints | None = None) -> Ints:
+def distance(blocked: Bools, source: Ints) -> Ints:
     """[M, C] steps on the shortest path between each cell and `source`; UNREACHABLE where there is none.
-
-    Breadth-first, all mazes [M, n, n] at once: the frontier is one list of cells.
 
     Args:
       source: [M] a free cell of each maze.
-      stop: [M] another free cell of each maze, which a path may end at but not pass through.
     """
     count, side = blocked.shape[:2]
-    # A wall right of each row and below the last keeps every move inside its maze; from the first row of the
-    # first maze, a negative index finds the last wall.
+    # A wall right of each row and below the last keeps every move inside its maze.
     width = side + 1
     free_MWW = np.zeros((count, width, width), np.bool_)
     np.logical_not(blocked, out=free_MWW[:, :side, :side])
-    free, steps = free_MWW.reshape(-1), np.full(free_MWW.size, UNREACHABLE, np.int32)
-    first = np.arange(count) * width**2
-    around = np.array([down * width + right for down, right in MOVES])
+    first = np.arange(count) * width**2 + source + source // side
+    search = _flood if free_MWW.size <= FLOOD_CELLS else _walk
+    steps = search(free_MWW.reshape(-1), first, width)
+    return steps.reshape(count, width, width)[:, :side, :side].reshape(count, side**2)
 
-    frontier = first + source + source // side
-    if stop is not None:
-        stop_at = first + stop + stop // side
-        free[stop_at] = False
+
+def _flood(free: Bools, first: Indices, width: int) -> Ints:
+    """Steps from the cells `first`, breadth-first: the cells are bits of one number, and a shift moves them all.
+
+    The distances are numbers too, one for each digit. They count in Gray code, where a level differs from the
+    one before in a single digit.
+    """
+    started = np.zeros_like(free)
+    started[first] = True
+    frontier, unreached = (int.from_bytes(np.packbits(bits).tobytes()) for bits in (started, free & ~started))
+    digits = [0] * free.size.bit_length()
+    level = 0
+    while frontier:
+        level += 1
+        digits[(level & -level).bit_length() - 1] ^= unreached
+        beside = frontier | frontier << width - 1
+        frontier = (beside | beside << width + 1) >> width & unreached  # moved by -width, -1, 1 and width
+        unreached ^= frontier
+    count, size = level.bit_length(), -(-free.size // 8)
+    digits = list(accumulate(digits[count - 1 :: -1], xor))  # in binary, the highest first
+    packed = np.frombuffer(b"".join(digit.to_bytes(size) for digit in digits), np.uint8)
+    bits = np.unpackbits(packed.reshape(count, size), axis=1, count=free.size)
+    weights = 2 ** np.arange(count, dtype=np.int32)[::-1]
+    steps: Ints = np.einsum("d,dn->n", weights, bits)  # numpy is slow at @ of integers
+    steps[~free | (steps == level)] = UNREACHABLE  # what is never reached counts on to the last, empty level
+    return steps
+
+
+def _walk(free: Bools, first: Indices, width: int) -> Ints:
+    """The same with a list of cells for a level: faster where many mazes make long numbers."""
+    free, steps = free.copy(), np.full(free.size, UNREACHABLE, np.int32)
+    around = np.array([down * width + right for down, right in MOVES])
+    frontier = first
     free[frontier] = False
     steps[frontier] = 0
     level = 0
     while frontier.size:
         level += 1
-        reached = np.add.outer(around, frontier).reshape(-1)
+        reached = np.add.outer(around, frontier).reshape(-1)  # an index below 0 finds the last wall
         reached = reached[free[reached]]
         order = np.arange(reached.size, dtype=np.int32)
         steps[reached] = order  # the last of equals overwrites the others, which are then dropped
         frontier = reached[steps[reached] == order]
         free[frontier] = False
         steps[frontier] = level
-    if stop is not None:
-        beside_M = steps[np.add.outer(around, stop_at)].min(axis=0)
-        steps[stop_at] = beside_M + (beside_M != UNREACHABLE)
-    return steps.reshape(count, width, width)[:, :side, :side].reshape(count, side**2)
+    return steps
 
 
 def _parse(text: str, source: str) -> Iterator[Mazes]:

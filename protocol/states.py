@@ -8,14 +8,18 @@ same state; the exit ends the attempt and is no state. So under fixed parameters
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from protocol.maze import MOVES, NO_MOVE, OPPOSITE, UNREACHABLE, Ints, Mazes, distance
+from protocol.maze import MOVES, NO_MOVE, UNREACHABLE, Bools, Ints, Mazes, distance
 
+A = len(MOVES)
+Scalar = TypeVar("Scalar", bound=np.generic)
 Floats = npt.NDArray[np.float32]
 
 
@@ -46,40 +50,37 @@ class StateTable:
         """The table of solvable `mazes`; `radius` as in PolicyConfig. Unreachable states are left out."""
         count, side, cells = len(mazes), mazes.side, mazes.side**2
         maze_M = np.arange(count)
-        to_exit_MC = distance(mazes.blocked, mazes.exit)
-        reached_MC = distance(mazes.blocked, mazes.start, stop=mazes.exit) != UNREACHABLE
-        reached_MC[maze_M, mazes.exit] = False
-        target_MCA = _targets(mazes)
+        to_exit_MC, reached_MC = _ways(mazes)
 
-        # A state (cell, move) exists where the cell behind it, against the move, is reached and opens onto it.
-        behind_MCA = target_MCA[:, :, OPPOSITE]
-        moved_MCA = behind_MCA != np.arange(cells, dtype=np.int32)[:, None]
-        exists_MCA = moved_MCA & reached_MC[:, :, None] & reached_MC[maze_M[:, None, None], behind_MCA]
-        maze_N, cell_N, move_N = np.nonzero(exists_MCA)
-        count_M = np.bincount(maze_N, minlength=count).astype(np.int32) + 1
-        first_M = np.cumsum(count_M - 1) - (count_M - 1)
-        state_N = np.arange(len(maze_N)) - first_M[maze_N] + 1
-
+        # A state (cell, move) exists where the cell and the one behind it, against the move, are reached. It gets
+        # its number in `state_MCA`, where 0 stands for none: no move leads to the state before any move.
+        reached = reached_MC.reshape(mazes.blocked.shape)
+        behind = _beside(reached, [(-down, -right) for down, right in MOVES], outside=False)
+        exists_MCA = np.stack([reached & there for there in behind], axis=-1).reshape(count, cells, A)
+        state_MCA = np.cumsum(exists_MCA.reshape(count, -1), axis=1, dtype=np.int32).reshape(exists_MCA.shape)
+        count_M = state_MCA[:, -1, -1] + np.int32(1)
         states = int(count_M.max())
+        state_S = np.arange(states, dtype=np.int32)
+        state_MCA *= exists_MCA
+        state_MCA[maze_M, mazes.exit] = states
+
         cell_MS = np.repeat(mazes.start[:, None], states, axis=1)  # padding rows are copies of the start
         previous_MS = np.full((count, states), NO_MOVE, np.int32)
-        cell_MS[maze_N, state_N] = cell_N
-        previous_MS[maze_N, state_N] = move_N
+        entered_MS = (state_S < count_M[:, None]) & (state_S > 0)
+        pair_N = np.flatnonzero(exists_MCA)
+        cell_MS[entered_MS], previous_MS[entered_MS] = pair_N // A % cells, pair_N % A
 
-        state_MCA = np.zeros((count, cells, len(MOVES)), np.int32)
-        state_MCA[maze_N, cell_N, move_N] = state_N
-        state_MCA[maze_M, mazes.exit] = states
-        target_MSA = target_MCA[maze_M[:, None], cell_MS]
-        next_MSA = state_MCA[maze_M[:, None, None], target_MSA, np.arange(len(MOVES))]
-        stays_MSA = target_MSA == cell_MS[:, :, None]
-        next_MSA = np.where(stays_MSA, np.arange(states, dtype=np.int32)[:, None], next_MSA)
+        ahead = _beside(state_MCA.reshape(*mazes.blocked.shape, A), MOVES, outside=0)
+        next_MCA = np.stack([there[..., move] for move, there in enumerate(ahead)], axis=-1)
+        row_MS = cell_MS + maze_M[:, None] * cells
+        next_MSA = next_MCA.reshape(-1, A).take(row_MS, axis=0)  # 0 where a wall is ahead: the robot stays
         return StateTable(
             side=side,
             count_M=count_M,
             cell_MS=cell_MS,
             previous_MS=previous_MS,
-            next_MSA=next_MSA,
-            distance_MS=to_exit_MC[maze_M[:, None], cell_MS],
+            next_MSA=np.where(next_MSA, next_MSA, state_S.repeat(A).reshape(states, A)),
+            distance_MS=to_exit_MC.reshape(-1).take(row_MS),
             seen_MCB=_seen(mazes, radius),
         )
 
@@ -107,23 +108,33 @@ class StateTable:
         )
 
 
-def _targets(mazes: Mazes) -> Ints:
-    """[M, C, A] the cell that each move leads to: the neighbour, or the same cell where a wall is in the way."""
-    count, side = len(mazes), mazes.side
-    walled = np.pad(mazes.blocked, ((0, 0), (1, 1), (1, 1)), constant_values=True)
-    cell_nn = np.arange(side**2, dtype=np.int32).reshape(side, side)
-    target = np.empty((count, side, side, len(MOVES)), np.int32)
-    for move, (down, right) in enumerate(MOVES):
-        wall = walled[:, 1 + down : 1 + down + side, 1 + right : 1 + right + side]
-        target[..., move] = np.where(wall, cell_nn, cell_nn + np.int32(down * side + right))
-    return target.reshape(count, side**2, len(MOVES))
+def _ways(mazes: Mazes) -> tuple[Ints, Bools]:
+    """[M, C] steps to the exit, and [M, C] where the robot can stand: what it reaches without the exit."""
+    count, shape = len(mazes), mazes.blocked.shape
+    closed_MC = mazes.blocked.reshape(count, -1).copy()
+    closed_MC[np.arange(count), mazes.exit] = True
+    both = np.concatenate((mazes.blocked, closed_MC.reshape(shape)))  # two searches in one are faster
+    steps = distance(both, np.concatenate((mazes.exit, mazes.start)))
+    return steps[:count], steps[count:] != UNREACHABLE
 
 
 def _seen(mazes: Mazes, radius: int) -> Floats:
     """[M, C, B] which of the (2r+1)^2 - 1 cells around each cell are blocked; outside counts as blocked."""
-    side = mazes.side
-    walled = np.pad(mazes.blocked, ((0, 0), (radius, radius), (radius, radius)), constant_values=True)
-    window = np.lib.stride_tricks.sliding_window_view(walled, (side, side), axis=(1, 2))
-    around = window.reshape(len(mazes), (2 * radius + 1) ** 2, side**2)
-    centre = around.shape[1] // 2
-    return np.delete(around, centre, axis=1).transpose(0, 2, 1).astype(np.float32)
+    reach = range(-radius, radius + 1)
+    square = [(down, right) for down, right in product(reach, reach) if down or right]
+    seen = np.stack(list(_beside(mazes.blocked, square, outside=True)), axis=-1)
+    return seen.reshape(len(mazes), mazes.side**2, len(square)).astype(np.float32)
+
+
+def _beside(
+    grid: npt.NDArray[Scalar], offsets: Sequence[tuple[int, int]], *, outside: int
+) -> Iterator[npt.NDArray[Scalar]]:
+    """For each of the offsets (down, right), what `grid` [M, n, n, ...] holds so far from each cell."""
+    count, side, _, *rest = grid.shape
+    radius = max(map(max, offsets))
+    width = side + 2 * radius
+    framed = np.full((count, width, width, *rest), outside, grid.dtype)
+    framed[:, radius : radius + side, radius : radius + side] = grid
+    for down, right in offsets:
+        top, left = radius + down, radius + right
+        yield framed[:, top : top + side, left : left + side]

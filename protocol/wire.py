@@ -28,7 +28,8 @@ Shape = Annotated[tuple[Annotated[int, Field(ge=1, lt=2**31)], ...], Field(min_l
 Header = tuple[str, dict[str, Any], tuple[tuple[Dtype, Shape], ...]]
 
 HEADER_BYTES = 65_536
-DTYPES = {"bool": "|b1", "uint16": "<u2", "int32": "<i4", "float32": "<f4"}
+DTYPES = {name: np.dtype(name).newbyteorder("<") for name in get_args(Dtype)}  # as bytes travel
+NAMES = {np.dtype(name): name for name in DTYPES}  # dtype.name, which is slow to read
 THETA: tuple[Slot, ...] = (("float32", 1),)
 MAZES: tuple[Slot, ...] = (("bool", 3), ("int32", 1), ("int32", 1))
 STAGE: tuple[Slot, ...] = (("uint16", 2), ("uint16", 1), ("float32", 3))
@@ -70,8 +71,9 @@ def encode(message: Message) -> list[bytes]:
     """The frames of `message`."""
     arrays = _arrays_of(message)
     scalars = {name: getattr(message, name) for name in SCALARS[type(message).__name__].model_fields}
-    header = (type(message).__name__, scalars, [(array.dtype.name, array.shape) for array in arrays])
-    return [msgpack.packb(header), *(array.astype(DTYPES[array.dtype.name]).tobytes() for array in arrays)]
+    declared = [(NAMES[array.dtype], array.shape) for array in arrays]
+    header = (type(message).__name__, scalars, declared)
+    return [msgpack.packb(header), *(array.astype(DTYPES[NAMES[array.dtype]]).tobytes() for array in arrays)]
 
 
 def decode(frames: Sequence[bytes], limits: Limits) -> Message:
@@ -90,7 +92,8 @@ def decode(frames: Sequence[bytes], limits: Limits) -> Message:
     if len(declared) != len(frames) - 1:
         raise WireError("frames")
     arrays = [_array(frame, *spec) for frame, spec in zip(frames[1:], declared, strict=True)]
-    message: Message = KINDS[name](**dict(scalars), **_records(name, arrays))
+    layout = tuple((dtype, len(shape)) for dtype, shape in declared)
+    message: Message = KINDS[name](**vars(scalars), **_records(name, arrays, layout))
     return message
 
 
@@ -106,24 +109,24 @@ def _arrays_of(message: Message) -> list[Array]:
             return []
 
 
-def _records(name: str, arrays: list[Array]) -> dict[str, Any]:
+def _records(name: str, arrays: list[Array], layout: tuple[Slot, ...]) -> dict[str, Any]:
     """The fields of a message that are made of arrays."""
     if name == Theta.__name__:
-        _expect(arrays, THETA)
+        _expect(layout, THETA)
         return {"vector": arrays[0]}
     if name == Rollouts.__name__:
         stages = (len(arrays) - len(MAZES)) // len(STAGE)
-        _expect(arrays, MAZES + STAGE * stages)
+        _expect(layout, MAZES + STAGE * stages)
         parts = arrays[len(MAZES) :]
         triples = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
         attempts = tuple(Attempts(*triple) for triple in triples)
         return {"mazes": Mazes(*arrays[: len(MAZES)]), "stages": attempts}
-    _expect(arrays, ())
+    _expect(layout, ())
     return {}
 
 
-def _expect(arrays: list[Array], slots: tuple[Slot, ...]) -> None:
-    if [(array.dtype.name, array.ndim) for array in arrays] != list(slots):
+def _expect(layout: tuple[Slot, ...], slots: tuple[Slot, ...]) -> None:
+    if layout != slots:
         raise WireError("layout")
 
 

@@ -76,6 +76,19 @@ def test_an_attempt_that_neither_found_the_exit_nor_reached_the_horizon_is_refus
     assert refusal(with_last(shorter), CONFIG) == "steps"
 
 
+def test_an_attempt_that_goes_on_after_the_exit_is_refused() -> None:
+    horizon, lengths = CONFIG.run.horizon, LAST.length.copy()
+    length_W = lengths.reshape(-1)
+    found = int(np.argmax(length_W < horizon))
+    assert length_W[found] < horizon
+    end = int(length_W[: found + 1].sum())
+    more = np.zeros(horizon - length_W[found], np.uint16)  # bumps at the start, which is a corner,
+    more[0] = LAST.log_prob.shape[1] * 4  # after one in the exit; where the table has the next maze's start
+    length_W[found] = horizon
+    longer = replace(LAST, length=lengths, visits=np.insert(LAST.visits, end, more))
+    assert refusal(with_last(longer), CONFIG) == "steps"
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_policies_that_are_not_finite_are_refused(value: float) -> None:
     log_prob = LAST.log_prob.copy()

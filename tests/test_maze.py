@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.maze import (
+    FLOOD_CELLS,
     MAX_SIDE,
     MOVES,
     UNREACHABLE,
@@ -32,7 +33,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def slow_distance(blocked: Bools, source: int, stop: int | None) -> list[int]:
+def slow_distance(blocked: Bools, source: int) -> list[int]:
     """Steps to each cell of one maze, one cell at a time."""
     side = len(blocked)
     steps = [UNREACHABLE] * side**2
@@ -40,8 +41,6 @@ def slow_distance(blocked: Bools, source: int, stop: int | None) -> list[int]:
     queue = deque([source])
     while queue:
         cell = queue.popleft()
-        if cell == stop:
-            continue
         for down, right in MOVES:
             row, column = cell // side + down, cell % side + right
             if 0 <= row < side and 0 <= column < side and not blocked[row, column]:
@@ -62,6 +61,7 @@ def random_mazes(seed: int, count: int, side: int) -> Mazes:
 
 
 mazes_strategy = st.builds(random_mazes, st.integers(0, 2**32), st.integers(1, 5), st.integers(2, 9))
+large_mazes = st.builds(random_mazes, st.integers(0, 2**32), st.integers(1, 2), st.integers(10, MAX_SIDE))
 
 
 def test_a_drawn_maze_is_read_cell_by_cell() -> None:
@@ -182,21 +182,25 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         read_mazes(path)
 
 
+@pytest.mark.parametrize("flood_cells", [0, FLOOD_CELLS], ids=["lists", "bits"])
 @settings(deadline=None)
-@given(mazes_strategy, st.booleans())
-def test_distance_is_what_a_slow_search_finds(mazes: Mazes, stops: bool) -> None:
-    steps = distance(mazes.blocked, mazes.start, stop=mazes.exit if stops else None)
+@given(st.one_of(mazes_strategy, large_mazes))
+def test_distance_is_what_a_slow_search_finds(flood_cells: int, mazes: Mazes) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("protocol.maze.FLOOD_CELLS", flood_cells)
+        steps = distance(mazes.blocked, mazes.start)
     assert steps.dtype == np.int32
     for index in range(len(mazes)):
-        stop = int(mazes.exit[index]) if stops else None
-        assert steps[index].tolist() == slow_distance(mazes.blocked[index], int(mazes.start[index]), stop)
+        assert steps[index].tolist() == slow_distance(mazes.blocked[index], int(mazes.start[index]))
 
 
-def test_a_path_ends_at_the_stop_and_does_not_pass_it() -> None:
-    maze = Mazes.from_text("S.E\n##.")
-    beyond = [2, 5]
-    assert distance(maze.blocked, maze.start)[0, beyond].tolist() == [2, 3]
-    assert distance(maze.blocked, maze.start, stop=maze.exit)[0, beyond].tolist() == [2, UNREACHABLE]
+@pytest.mark.parametrize(("count", "bits"), [(1, True), (20, False)])
+def test_the_longest_way_is_counted_to_its_end(count: int, bits: bool) -> None:
+    blocked = np.zeros((count, MAX_SIDE, MAX_SIDE), np.bool_)
+    blocked[:, 1::4, :-1] = blocked[:, 3::4, 1:] = True  # one way, to and fro along every other row
+    assert (blocked.size < FLOOD_CELLS) == bits
+    for steps, walls in zip(distance(blocked, np.zeros(count, np.int32)), blocked, strict=True):
+        assert sorted(steps[~walls.reshape(-1)]) == list(range(26 * MAX_SIDE + 25))
 
 
 def test_padding_keeps_cells_where_they_are_drawn() -> None:
@@ -232,4 +236,4 @@ def test_the_split_is_the_same_on_every_machine() -> None:
 def test_no_mazes_have_no_sides_and_no_distances() -> None:
     none = Mazes.from_text(SNAKE)[:0]
     assert held_out(none).shape == (0,)
-    assert distance(none.blocked, none.start, stop=none.exit).shape == (0, 9)
+    assert distance(none.blocked, none.start).shape == (0, 9)
