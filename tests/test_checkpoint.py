@@ -137,9 +137,8 @@ def test_whenever_a_learner_is_killed_a_whole_checkpoint_is_there_and_none_is_lo
             began = time.monotonic()
             assert heard.poll(DEADLINE_S)
             durable = heard.recv()
-        time.sleep(
-            rng.random() * (time.monotonic() - began)
-        )  # the last save's duration: anywhere in the next
+        save_s = time.monotonic() - began
+        time.sleep(rng.random() * save_s)  # to somewhere in the next save
         process.kill()
         process.join()
         durable = max([durable, *all_of(heard)])
