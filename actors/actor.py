@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections import deque
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ import torch
 
 from actors.rollout import collect
 from protocol.config import ClewError, Config
+from protocol.keys import ActorKeys
 from protocol.links import ActorLinks
 from protocol.messages import CONTRACT, Bye, Fetch, Hello, Lease, Message, Rollouts, Theta, Welcome
 from protocol.wire import ACTOR_LIMITS, WireError, decode, encode
@@ -25,16 +28,26 @@ AGAIN_S = 0.5  # before a Hello that the learner asked for
 LATE_S = 0.05  # that theta may come after the lease that needs it
 FETCH_S = 1.0  # between two requests for the same theta
 
+log = logging.getLogger("clew")
+
+
+class Interrupted(BaseException):
+    """The work on a lease was given up because the actor shall end."""
+
 
 class Actor:
     """One worker. Single-threaded: hear what came, work on a lease, again."""
 
-    def __init__(self, connect: str, name: str) -> None:
+    def __init__(self, connect: str, name: str, keys: ActorKeys | None = None, metrics_at: str = "") -> None:
+        """`metrics_at`: where its metrics are served, as Hello says it."""
         self.should_exit = False
-        self._connect = connect
-        self._hello = encode(Hello(CONTRACT, name, CAPACITY))
+        self._connect, self._keys = connect, keys
+        self._hello = encode(Hello(CONTRACT, name, CAPACITY, metrics_at))
         self._hello_due = 0.0
         self._connection = 0  # as the links count them
+        self._welcomed_on = 0  # the connection of the last Welcome
+        self._trouble = ""  # as the links say it
+        self._working = False
         self._session = ""
         self._config: Config | None = None
         self._leases: deque[Lease] = deque()
@@ -45,14 +58,27 @@ class Actor:
         """The whole life."""
         self.startup()
         try:
-            while not self.should_exit:
-                self.step()
+            with suppress(Interrupted):
+                while not self.should_exit:
+                    self.step()
         finally:
             self.shutdown()
 
+    def stop(self, number: int, frame: object) -> None:
+        """As a signal handler: what it holds goes back at once, whatever it is doing."""
+        self.should_exit = True
+        if self._working:
+            self._working = False
+            raise Interrupted
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a learner that it works for."""
+        return bool(self._connection) and self._welcomed_on == self._connection
+
     def startup(self) -> None:
         """Connects, now or as soon as there is a learner."""
-        self._links = ActorLinks(self._connect)
+        self._links = ActorLinks(self._connect, self._keys)
 
     def step(self) -> None:
         """Hears all that came; then works on one lease, or asks for what it lacks."""
@@ -76,8 +102,13 @@ class Actor:
 
     def _notice_the_connection(self) -> None:
         """Over a new connection the learner, the same or another, knows nothing of this actor."""
+        if self._links.trouble != self._trouble:
+            self._trouble = self._links.trouble
+            if self._trouble:
+                log.warning("%s: %s; trying again", self._connect, self._trouble)
         if self._links.connection != self._connection:
             self._connection = self._links.connection
+            log.info("%s %s", "connected to" if self._connection else "no connection to", self._connect)
             self._leases.clear()
             self._hello_due = 0.0
 
@@ -104,12 +135,13 @@ class Actor:
 
     def _enter(self, welcome: Welcome) -> None:
         """A learner that was started anew knows nothing of what this actor holds."""
+        self._welcomed_on = self._connection
+        self._links.follow(welcome.theta_port)
         if welcome.session != self._session:
             self._session = welcome.session
             self._config = Config.model_validate_json(welcome.config)
             self._leases.clear()
             self._thetas.clear()
-            self._links.follow(welcome.theta_port)
 
     def _remember(self, theta: Theta) -> None:
         self._thetas[theta.version] = theta.vector
@@ -125,7 +157,11 @@ class Actor:
         self._hello_due = time.monotonic() + AGAIN_S
 
     def _work(self, lease: Lease, config: Config) -> None:
+        self._working = True  # from here on a signal interrupts
+        if self.should_exit:
+            return
         mazes, stages, seconds = collect(self._thetas[lease.version], lease.seed, config)
+        self._working = False
         answer = Rollouts(lease.batch, lease.chunk, lease.issue, lease.version, seconds, mazes, stages)
         self._links.send(encode(answer))  # where there is no learner any more, nobody needs it
 
@@ -138,15 +174,11 @@ class Actor:
             self._fetch_due = now + FETCH_S
 
 
-def run(connect: str, name: str) -> int:
+def run(connect: str, name: str, keys: ActorKeys | None = None) -> int:
     """An actor's life, until the run is over, SIGINT or SIGTERM; its exit code."""
     torch.set_num_threads(1)  # one actor, one core; and the last bit of theta depends on it
-    actor = Actor(connect, name)
-
-    def stop(number: int, frame: object) -> None:
-        actor.should_exit = True
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    actor = Actor(connect, name, keys)
+    signal.signal(signal.SIGINT, actor.stop)
+    signal.signal(signal.SIGTERM, actor.stop)
     actor.run()
     return 0

@@ -2,13 +2,13 @@
 
 At version v (v updates done) the batches v ... v + lag are open. Batch b runs under theta of version
 max(0, b - lag) and is update b + 1, once each of its chunks has come back. A lease costs the same whatever
-the number of actors; the leases of the open batches are in a heap.
+the number of actors and of leases.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -18,6 +18,9 @@ from protocol.messages import MAX_CAPACITY, Lease, Rollouts
 Actor = bytes  # as the work link names it
 Place = tuple[int, int]  # batch, chunk
 
+PATIENCE = 2.0  # times as long as usual, after which a lease is a straggler and idle actors may overtake it
+MEMORY = 0.05  # weight of a new answer in what is usual
+
 
 @dataclass
 class Worker:
@@ -26,7 +29,17 @@ class Worker:
     name: str
     capacity: int
     held: dict[int, Place] = field(default_factory=dict)  # by issue
+    took_s: float = 0.0  # from handing out to its last answer
     overdue: bool = False  # let a deadline pass: gets nothing more until it answers or says Hello
+
+
+@dataclass(frozen=True)
+class Issue:
+    """A lease that is out and not past its deadline."""
+
+    place: Place
+    actor: Actor
+    since: float  # a monotonic time, seconds
 
 
 class Schedule:
@@ -35,13 +48,23 @@ class Schedule:
     def __init__(self, config: Config, version: int = 0, first_issue: int = 0) -> None:
         self.version = version  # updates done
         self.workers: dict[Actor, Worker] = {}
-        self.issued = 0  # leases handed out
+        self.issued = 0  # leases handed out; this and what follows since the start
+        self.reissued = 0  # of them again: after a deadline, or because the actor was gone
+        self.doubled = 0  # of them a second time while the first was out: stragglers
+        self.expired = 0  # leases whose deadline has passed
         self._run = config.run
         self._first_issue = first_issue
-        self._todo: list[Place] = []  # a heap: the oldest batch first
+        self._fresh = (version, 0)  # what goes out next for the first time
+        self._returned: list[Place] = []  # a heap of what goes out again, before that
         self._answers: dict[int, dict[int, Rollouts]] = {}  # of the open batches, by chunk
-        self._due: OrderedDict[int, tuple[float, Actor]] = OrderedDict()  # by issue, the next deadline first
-        self._free: list[dict[Actor, None]] = [{} for _ in range(MAX_CAPACITY)]  # by leases held, in order
+        self._out: OrderedDict[int, Issue] = OrderedDict()  # all wait equally long: the next deadline first
+        self._alone: OrderedDict[int, Place] = (
+            OrderedDict()
+        )  # issues whose chunk went out once, the oldest first
+        self._copies: Counter[Place] = Counter()  # of each chunk that are out
+        # By leases held, in order; a plain dict would step over all that have left it to find its first.
+        self._free: list[OrderedDict[Actor, None]] = [OrderedDict() for _ in range(MAX_CAPACITY)]
+        self._usual_s: float | None = None  # from handing out to answer, a moving mean
         for batch in range(version, version + self._run.lag + 1):
             self._open(batch)
 
@@ -53,21 +76,33 @@ class Schedule:
     @property
     def is_ready(self) -> bool:
         """Whether the next update has all that it needs."""
-        return len(self._answers.get(self.version, ())) == self._run.leases
+        return not self.is_done and self.missing == 0
 
     @property
-    def oldest_version(self) -> int:
-        """The oldest theta that a lease may name."""
-        return self._version_of(self.version)
+    def missing(self) -> int:
+        """Answers that the next update still waits for."""
+        return 0 if self.is_done else self._run.leases - len(self._answers[self.version])
+
+    @property
+    def out(self) -> int:
+        """Leases that are out, their deadlines to come."""
+        return len(self._out)
+
+    @property
+    def batches_waiting(self) -> int:
+        """Open batches whose answers are not complete."""
+        return sum(len(answers) < self._run.leases for answers in list(self._answers.values()))
+
+    @property
+    def answers(self) -> list[Rollouts]:
+        """The next update's rollouts in order of their chunks, once it is ready."""
+        answers = self._answers[self.version]
+        return [answers[chunk] for chunk in range(self._run.leases)]
 
     @property
     def holders(self) -> list[Actor]:
         """The actors that the next update waits for."""
-        return [
-            actor
-            for actor, worker in self.workers.items()
-            if any(batch == self.version for batch, _ in worker.held.values())
-        ]
+        return list({issue.actor: None for issue in self._out.values() if issue.place[0] == self.version})
 
     @property
     def idle(self) -> list[Actor]:
@@ -85,20 +120,20 @@ class Schedule:
         if actor not in self.workers:
             return
         self._unseat(actor)
-        for issue, place in self.workers.pop(actor).held.items():
-            if self._due.pop(issue, None):
-                self._put_back(place)
+        for number in self.workers.pop(actor).held:
+            self._recall(number)
 
     def hand_out(self, now: float) -> Iterator[tuple[Actor, Lease]]:
         """Leases for whoever is free, the least busy first. `now` is a monotonic time, seconds."""
-        while self._todo and (free := next(filter(None, self._free), None)):
-            place = heapq.heappop(self._todo)
-            if self._is_missing(place):  # else it was answered after its deadline
-                actor = next(iter(free))
-                yield actor, self._issue(actor, place, now)
+        while (free := next(filter(None, self._free), None)) and (place := self._next()):
+            actor = next(iter(free))
+            yield actor, self._issue(actor, place, now)
+        while (number := self._straggler(now)) is not None and (other := self._least_busy_but(number)):
+            self.doubled += 1
+            yield other, self._issue(other, self._alone.pop(number), now)
 
-    def answer(self, actor: Actor, rollouts: Rollouts) -> str | None:
-        """Takes the answer to a lease if it is the first to it; else says, in a word, why not."""
+    def refusal(self, actor: Actor, rollouts: Rollouts) -> str | None:
+        """Why this answer would not count, in a word; changes nothing, and looks at no content."""
         if actor not in self.workers:
             return "stranger"
         place = self.workers[actor].held.get(rollouts.issue)
@@ -108,36 +143,56 @@ class Schedule:
             return "late" if self._is_missing((rollouts.batch, rollouts.chunk)) else "duplicate"
         if (rollouts.batch, rollouts.chunk, rollouts.version) != (*place, self._version_of(place[0])):
             return "unknown"
-        self._release(actor, rollouts.issue)
-        if not self._is_missing(place):
-            return "duplicate"
-        self._answers[rollouts.batch][rollouts.chunk] = rollouts
-        return None
+        return None if self._is_missing(place) else "duplicate"
+
+    def answer(self, actor: Actor, rollouts: Rollouts, now: float) -> str | None:
+        """Takes the answer to a lease if it is the first to it; else says, in a word, why not."""
+        reason = self.refusal(actor, rollouts)
+        if reason in (None, "duplicate") and rollouts.issue in self.workers[actor].held:
+            self._release(actor, rollouts.issue, now)
+        if reason is None:
+            self._answers[rollouts.batch][rollouts.chunk] = rollouts
+            took_s = self.workers[actor].took_s
+            former_s = took_s if self._usual_s is None else self._usual_s
+            self._usual_s = former_s + MEMORY * (took_s - former_s)
+        return reason
 
     def expire(self, now: float) -> int:
         """How many deadlines have passed. Their leases go to others; whoever answers first counts."""
         passed = 0
-        while self._due and next(iter(self._due.values()))[0] <= now:
-            issue, (_, actor) = self._due.popitem(last=False)
-            self._unseat(actor)
-            self.workers[actor].overdue = True
-            self._put_back(self.workers[actor].held[issue])
+        while self._out and next(iter(self._out.values())).since + self._run.lease_timeout_s <= now:
+            number, issue = next(iter(self._out.items()))
+            self._unseat(issue.actor)
+            self.workers[issue.actor].overdue = True
+            self._recall(number)
             passed += 1
+        self.expired += passed
         return passed
 
     def take(self) -> list[Rollouts]:
         """The next update's rollouts in order of their chunks. The update counts as done."""
         assert self.is_ready
-        answers = self._answers.pop(self.version)
+        answers = self.answers
+        del self._answers[self.version]
         self.version += 1
         self._open(self.version + self._run.lag)
-        return [answers[chunk] for chunk in range(self._run.leases)]
+        return answers
 
     def _open(self, batch: int) -> None:
         if batch < self._run.updates:
             self._answers[batch] = {}
-            for chunk in range(self._run.leases):
-                heapq.heappush(self._todo, (batch, chunk))
+
+    def _next(self) -> Place | None:
+        """What is to be handed out next: what comes back from somebody, else the next chunk of the open batches."""
+        while self._returned:
+            place = heapq.heappop(self._returned)
+            if self._is_missing(place):  # else it was answered after its deadline
+                return place
+        batch, chunk = self._fresh
+        if batch not in self._answers:
+            return None
+        self._fresh = (batch, chunk + 1) if chunk + 1 < self._run.leases else (batch + 1, 0)
+        return batch, chunk
 
     def _version_of(self, batch: int) -> int:
         return max(0, batch - self._run.lag)
@@ -146,28 +201,66 @@ class Schedule:
         batch, chunk = place
         return batch in self._answers and chunk not in self._answers[batch]
 
-    def _put_back(self, place: Place) -> None:
-        if self._is_missing(place):
-            heapq.heappush(self._todo, place)
+    def _straggler(self, now: float) -> int | None:
+        """The oldest lease of those whose chunk nobody else has, if it takes long, or its actor usually does."""
+        while self._alone:
+            number, place = next(iter(self._alone.items()))
+            if self._is_missing(place):
+                issue = self._out[number]
+                is_late = self._is_slow(max(now - issue.since, self.workers[issue.actor].took_s))
+                return number if is_late else None
+            del self._alone[number]  # answered after an earlier deadline
+        return None
+
+    def _least_busy_but(self, number: int) -> Actor | None:
+        """Who could overtake the holder of this lease."""
+        holder = self._out[number].actor
+        return next((actor for free in self._free for actor in free if actor != holder), None)
+
+    def _is_slow(self, seconds: float) -> bool:
+        return self._usual_s is not None and seconds > PATIENCE * self._usual_s
 
     def _issue(self, actor: Actor, place: Place, now: float) -> Lease:
-        issue, timeout_s = self._first_issue + self.issued, self._run.lease_timeout_s
+        number = self._first_issue + self.issued
         self.issued += 1
         self._unseat(actor)
-        self.workers[actor].held[issue] = place
+        self.workers[actor].held[number] = place
         self._seat(actor)
-        self._due[issue] = now + timeout_s, actor  # all wait equally long, so the newest is due last
+        self._out[number] = Issue(place, actor, now)
+        self._copies[place] += 1
+        if self._copies[place] == 1:
+            self._alone[number] = place
+            if self._is_slow(self.workers[actor].took_s):
+                self._alone.move_to_end(number, last=False)
         batch, chunk = place
         seed = (self._run.seed, batch, chunk)
-        return Lease(batch, chunk, issue, self._version_of(batch), seed, timeout_s)
+        return Lease(batch, chunk, number, self._version_of(batch), seed, self._run.lease_timeout_s)
 
-    def _release(self, actor: Actor, issue: int) -> None:
-        self._due.pop(issue, None)
-        self._unseat(actor)
+    def _release(self, actor: Actor, number: int, now: float) -> None:
+        """The actor holds this lease no more."""
         worker = self.workers[actor]
-        del worker.held[issue]
+        if issue := self._recall(number, answered=True):
+            worker.took_s = now - issue.since
+        else:
+            worker.took_s = max(worker.took_s, self._run.lease_timeout_s)
+        self._unseat(actor)
+        del worker.held[number]
         worker.overdue = False
         self._seat(actor)
+
+    def _recall(self, number: int, answered: bool = False) -> Issue | None:
+        """This lease is out no more. Its chunk is to be handed out again, unless another copy is still out."""
+        issue = self._out.pop(number, None)
+        self._alone.pop(number, None)
+        if issue is None:
+            return None
+        self._copies[issue.place] -= 1
+        if not self._copies[issue.place]:
+            del self._copies[issue.place]
+            if not answered and self._is_missing(issue.place):
+                self.reissued += 1
+                heapq.heappush(self._returned, issue.place)
+        return issue
 
     def _seat(self, actor: Actor) -> None:
         """Among the free, if it is: behind those who hold as many leases as it does."""

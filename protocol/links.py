@@ -6,18 +6,21 @@ for another, and no half-dead connection can keep a living one out.
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 import socket
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
+from protocol.address import Address
 from protocol.config import ClewError
+from protocol.keys import ActorKeys, Allowlist, LearnerKeys
 from protocol.wire import ACTOR_LIMITS, Limits
 
 Frames = Sequence[bytes]
@@ -32,67 +35,50 @@ ACTOR_WORK = (4, 1_000)
 LEARNER_THETA = (8, 1)  # versions, per actor; one that falls further behind fetches what it needs
 ACTOR_THETA = (1, 64)
 LINGER_MS = 500  # for the last Bye to get out
-MAX_IPC_PATH = 107 - len(".theta")  # bytes, of a Unix socket's address
+CONNECT_MS = 1_500  # else the system's own attempts, seconds apart after a cut, decide when it has healed
+DOMAIN = "clew"  # of our sockets, as ZAP calls it
+HANDSHAKES = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
+TROUBLES: dict[int, str] = {
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the learner refused this actor's key; allow it there with `clew keys add`",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "one side has keys and the other none; start both with --keys, or neither",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the handshake is broken off; compare learner.key with the learner's own key",
+}
+FIRST_PAUSE_S = 0.1  # after a handshake that failed; doubled with each further one
+LONGEST_PAUSE_S = 2.0
+REFUSED_PAUSE_S = 30.0
 
 
-@dataclass(frozen=True)
-class Address:
-    """tcp://HOST:PORT or ipc://PATH."""
+class Received(NamedTuple):
+    """A message, and who sent it."""
 
-    scheme: str
-    place: str  # host or path
-    port: str  # "*": any free one; "" for ipc
-
-    @staticmethod
-    def of(text: str) -> Address:
-        """The address that `text` says, or ClewError."""
-        tcp = re.fullmatch(r"tcp://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5}|\*)", text)
-        if tcp and (tcp[2] == "*" or int(tcp[2]) <= 65_535):
-            return Address("tcp", tcp[1], "*" if tcp[2] == "0" else tcp[2])
-        ipc = re.fullmatch(r"ipc://([^\0@][^\0]*)", text)
-        if ipc and len(os.fsencode(ipc[1])) <= MAX_IPC_PATH:
-            return Address("ipc", ipc[1], "")
-        raise ClewError(
-            f"{text!r} is no address; use tcp://HOST:PORT, or ipc://PATH of {MAX_IPC_PATH} bytes at most"
-        )
-
-    def __str__(self) -> str:
-        return f"tcp://{self.place}:{self.port}" if self.scheme == "tcp" else f"ipc://{self.place}"
-
-    def theta(self, port: int | str) -> Address:
-        """Where theta is published: another port of the same host, or PATH.theta."""
-        if self.scheme == "tcp":
-            return Address("tcp", self.place, str(port))
-        return Address("ipc", self.place + ".theta", "")
-
-    @property
-    def is_local(self) -> bool:
-        """Whether nobody on another machine can reach it."""
-        if self.scheme == "ipc" or self.place == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.place.strip("[]")).is_loopback
-        except ValueError:
-            return False
+    actor: bytes  # as the work link names its connection
+    frames: Frames
+    host: str  # its address as seen from here; "" over ipc
 
 
 class LearnerLinks:
-    """The learner's end: hears every actor, answers each, and publishes theta to all."""
+    """The learner's end: hears every actor, answers each, and publishes theta to all. One thread's, but for `wake`."""
 
-    def __init__(self, bind: str, limits: Limits) -> None:
-        address = Address.of(bind)
-        if not address.is_local:
+    def __init__(self, bind: str, limits: Limits, keys: LearnerKeys | None = None) -> None:
+        self.address = self.theta_address = Address.of(bind)
+        if not (keys or self.address.is_local):
             raise ClewError(
-                f"{address} can be reached from other machines, which clew does not allow without keys; "
-                "bind tcp://127.0.0.1:PORT or ipc://PATH"
+                f"{self.address} can be reached from other machines, which clew does not allow without keys; make them "
+                "with `clew keys new keys` and add --keys keys/learner, or bind tcp://127.0.0.1:PORT or ipc://PATH"
             )
-        self._context = zmq.Context()
-        self._work = _socket(self._context, zmq.ROUTER, address, limits.frame_bytes, LEARNER_WORK)
-        self._work.set(zmq.ROUTER_MANDATORY, 1)
-        self._theta = _socket(self._context, zmq.PUB, address, limits.frame_bytes, LEARNER_THETA)
+        self._limits, self._keys = limits, keys
+        self.sent_bytes = self.received_bytes = 0  # theta counts once, however many actors it goes to
+        self._door = _Doorkeeper(keys.allowed) if keys else None
+        self._bell, self._rope = socket.socketpair()
+        self._bell.setblocking(False)
+        self._rope.setblocking(False)
         try:
-            self.address = _bind(self._work, address)
-            self.theta_address = _bind_beside(self._theta, self.address)
+            self._open()
         except ClewError:
             self.close()
             raise
@@ -102,12 +88,33 @@ class LearnerLinks:
         """As Welcome says it."""
         return int(self.theta_address.port or 0)
 
-    def receive(self, timeout_s: float) -> tuple[bytes, Frames] | None:
-        """(actor, frames) of the next message, if one comes in time."""
-        if not self._work.poll(int(timeout_s * 1000)):
+    @property
+    def turned_away(self) -> int:
+        """Connections with a key that is not allowed, so far."""
+        return self._door.turned_away if self._door else 0
+
+    def receive(self, timeout_s: float) -> Received | None:
+        """The next message, if one comes in time and nobody calls `wake`."""
+        if not self._work.poll(0):
+            self._poller.poll(int(timeout_s * 1000))
+            with suppress(BlockingIOError):
+                self._bell.recv(1_024)
+        try:
+            actor = self._work.recv(zmq.NOBLOCK)
+        except zmq.Again:
             return None
-        actor, *frames = self._work.recv_multipart(zmq.NOBLOCK)
-        return actor, frames
+        header = self._work.recv(zmq.NOBLOCK, copy=False)
+        others = self._work.recv_multipart(zmq.NOBLOCK) if header.more else []
+        frames = [header.bytes, *others]
+        self.received_bytes += sum(map(len, frames))
+        return Received(
+            actor, frames, str(header.get("Peer-Address")) if self.address.scheme == "tcp" else ""
+        )
+
+    def wake(self) -> None:
+        """Ends the wait of `receive`, from any thread."""
+        with suppress(BlockingIOError):  # where the bell has rung so often, it is heard
+            self._rope.send(b"!")
 
     def send(self, actor: bytes, frames: Frames) -> bool:
         """Whether the actor is there to take it. Never blocks."""
@@ -117,40 +124,89 @@ class LearnerLinks:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 return False
             raise
+        self.sent_bytes += sum(map(len, frames))
         return True
 
     def publish(self, frames: Frames) -> None:
         """To every actor that keeps up."""
         self._theta.send_multipart(frames)
+        self.sent_bytes += sum(map(len, frames))
+
+    def lock_out(self) -> set[str]:
+        """Whose key has been revoked since the last call. They are out: every connection is made anew, and all names of
+        actors are void. (libzmq cannot end a single one.)
+        """
+        revoked = self._keys.allowed.refresh() if self._keys else set()
+        if revoked:
+            self._close(linger_ms=0)
+            self._open()
+        return revoked
 
     def close(self) -> None:
-        self._context.destroy(LINGER_MS)
+        self._close(LINGER_MS)
+        self._bell.close()
+        self._rope.close()
+
+    def _open(self) -> None:
+        self._context = zmq.Context()
+        self._authenticator: ThreadAuthenticator | None = None
+        if self._door:
+            self._authenticator = ThreadAuthenticator(self._context)
+            self._authenticator.start()
+            self._authenticator.configure_curve_callback(DOMAIN, self._door)
+        largest = self._limits.frame_bytes
+        self._work = _socket(self._context, zmq.ROUTER, self.address, largest, LEARNER_WORK, self._keys)
+        self._work.set(zmq.ROUTER_MANDATORY, 1)
+        self._theta = _socket(self._context, zmq.PUB, self.address, largest, LEARNER_THETA, self._keys)
+        self._poller = zmq.Poller()
+        self._poller.register(self._work, zmq.POLLIN)
+        self._poller.register(self._bell, zmq.POLLIN)
+        again = self.theta_address != self.address
+        self.address = _bind(self._work, self.address)
+        self.theta_address = (
+            _bind(self._theta, self.theta_address) if again else _bind_beside(self._theta, self.address)
+        )
+
+    def _close(self, linger_ms: int) -> None:
+        if self._authenticator:
+            self._authenticator.stop()
+        self._context.destroy(linger_ms)
 
 
 class ActorLinks:
     """An actor's end. Connections are made, and made again, in the background."""
 
-    def __init__(self, connect: str) -> None:
+    def __init__(self, connect: str, keys: ActorKeys | None = None) -> None:
         self._address = Address.of(connect)
         if self._address.port == "*":
             raise ClewError(f"{connect} names no port; use the one that the learner printed")
+        self._keys = keys
         self._context = zmq.Context()
-        self._work = _socket(self._context, zmq.DEALER, self._address, ACTOR_LIMITS.frame_bytes, ACTOR_WORK)
-        self._events = self._work.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._work = _socket(
+            self._context, zmq.DEALER, self._address, ACTOR_LIMITS.frame_bytes, ACTOR_WORK, keys
+        )
+        self._events = self._work.get_monitor_socket(HANDSHAKES | zmq.EVENT_DISCONNECTED)
         self._work.connect(str(self._address))
         self._theta: Socket | None = None
+        self._theta_port = -1
         self._poller = zmq.Poller()
         for link in (self._work, self._events):
             self._poller.register(link, zmq.POLLIN)
-        self._connections = 0
+        self.connections = 0  # so far
         self.connection = 0  # each has a number of its own; 0 while there is none
+        self.trouble = ""  # why there is none, where the last handshake failed
+        self._failures, self._again_at = 0, 0.0  # handshakes in a row; when the next one begins
+        self.sent_bytes = self.received_bytes = 0
 
     def follow(self, theta_port: int) -> None:
         """Listen for theta where Welcome says that it is published, and nowhere else."""
-        if self._theta:
-            self._poller.unregister(self._theta)
-            self._theta.close()
-        self._theta = _socket(self._context, zmq.SUB, self._address, ACTOR_LIMITS.frame_bytes, ACTOR_THETA)
+        if theta_port == self._theta_port:
+            return
+        self._unfollow()
+        self._theta_port = theta_port
+        self._theta = _socket(
+            self._context, zmq.SUB, self._address, ACTOR_LIMITS.frame_bytes, ACTOR_THETA, self._keys
+        )
         self._theta.set(zmq.SUBSCRIBE, b"")
         self._theta.connect(str(self._address.theta(theta_port)))
         self._poller.register(self._theta, zmq.POLLIN)
@@ -163,6 +219,7 @@ class ActorLinks:
         for link in (self._theta, self._work):
             while link in ready and link and link.poll(0):
                 messages.append(link.recv_multipart(zmq.NOBLOCK))
+        self.received_bytes += sum(len(frame) for frames in messages for frame in frames)
         return messages
 
     def send(self, frames: Frames) -> bool:
@@ -171,24 +228,79 @@ class ActorLinks:
             self._work.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
             return False
+        self.sent_bytes += sum(map(len, frames))
         return True
 
     def close(self) -> None:
         self._context.destroy(LINGER_MS)
 
     def _watch(self) -> None:
-        """What became of the connection to the learner."""
+        """What became of the connection to the learner. After some failures libzmq would not try again, after others
+        ten times a second: so the next try is made here."""
         while self._events.poll(0):
-            made = recv_monitor_message(self._events)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
-            self._connections += made
-            self.connection = self._connections if made else 0
+            event = recv_monitor_message(self._events)["event"]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self.connections += 1
+                self.connection, self.trouble, self._failures = self.connections, "", 0
+                self._unfollow()  # until the Welcome that comes over it
+            elif event in TROUBLES:
+                self._fail(event)
+            else:
+                self.connection = 0
+        if self._again_at and time.monotonic() >= self._again_at:
+            self._again_at = 0.0
+            self._work.connect(str(self._address))
+
+    def _fail(self, event: int) -> None:
+        self.connection, self._failures = 0, self._failures + 1
+        self._unfollow()
+        with suppress(zmq.ZMQError):  # libzmq has given it up already
+            self._work.disconnect(str(self._address))
+        longest_s = REFUSED_PAUSE_S if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH else LONGEST_PAUSE_S
+        self._again_at = time.monotonic() + min(FIRST_PAUSE_S * 2.0 ** min(self._failures - 1, 10), longest_s)
+        if (
+            event != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL or self._failures >= 3
+        ):  # a learner that ends looks alike
+            self.trouble = TROUBLES[event]
+
+    def _unfollow(self) -> None:
+        if self._theta:
+            self._poller.unregister(self._theta)
+            self._theta.close()
+        self._theta, self._theta_port = None, -1
+
+
+class _Doorkeeper:
+    """Says to ZAP, in its thread, whose key may come in."""
+
+    def __init__(self, allowed: Allowlist) -> None:
+        self._allowed = allowed
+        self.turned_away = 0
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        welcome = self._allowed.name_of(key) is not None
+        self.turned_away += not welcome
+        return welcome
 
 
 def _socket(
-    context: zmq.Context[Socket], kind: int, address: Address, frame_bytes: int, queue: tuple[int, int]
+    context: zmq.Context[Socket],
+    kind: int,
+    address: Address,
+    frame_bytes: int,
+    queue: tuple[int, int],
+    keys: LearnerKeys | ActorKeys | None,
 ) -> Socket:
     """What holds for every socket."""
     link = context.socket(kind)
+    if keys:
+        link.set(zmq.CURVE_PUBLICKEY, keys.public)
+        link.set(zmq.CURVE_SECRETKEY, keys.secret)
+    if isinstance(keys, LearnerKeys):
+        link.set(zmq.CURVE_SERVER, 1)
+        link.setsockopt_string(zmq.ZAP_DOMAIN, DOMAIN)
+    elif keys:
+        link.set(zmq.CURVE_SERVERKEY, keys.learner)
     link.set(zmq.IPV6, int(address.place.startswith("[")))
     link.set(zmq.SNDHWM, queue[0])
     link.set(zmq.RCVHWM, queue[1])
@@ -198,6 +310,7 @@ def _socket(
     link.set(zmq.HEARTBEAT_TIMEOUT, DEAD_AFTER_MS)
     link.set(zmq.HEARTBEAT_TTL, DEAD_AFTER_MS)
     link.set(zmq.HANDSHAKE_IVL, DEAD_AFTER_MS)
+    link.set(zmq.CONNECT_TIMEOUT, CONNECT_MS)
     link.set(zmq.RECONNECT_IVL, 100)
     link.set(zmq.RECONNECT_IVL_MAX, 1_000)
     return link

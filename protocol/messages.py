@@ -24,6 +24,7 @@ Seconds = Annotated[float, Field(ge=0.0)]
 Text = Annotated[str, Field(max_length=200)]
 
 MAX_CAPACITY = 16  # leases that one actor may hold at once
+METRICS = r"^(([A-Za-z0-9._-]{1,200}|\[[0-9A-Fa-f:.]{2,45}\])?:[0-9]{1,5})?\z"
 
 
 def _contract() -> str:
@@ -55,7 +56,12 @@ class Hello:
 
     contract: Text  # CONTRACT of the actor's code
     actor: Text  # its name, for people
-    capacity: Annotated[int, Field(ge=1, le=MAX_CAPACITY)]  # leases it may hold at once; 2: it never waits
+    capacity: Annotated[
+        int, Field(ge=0, le=MAX_CAPACITY)
+    ]  # leases it may hold; 2: it never waits, 0: looks only
+    metrics: Annotated[
+        str, Field(pattern=METRICS)
+    ]  # where it serves its own: HOST:PORT, :PORT of its host, or ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,8 @@ class Welcome:
     session: Text  # fresh at every start of a learner: when it changes, an actor drops all that it holds
     config: Annotated[str, Field(max_length=32_768)]  # the whole Config as JSON
     theta_port: Annotated[int, Field(ge=0, le=65_535)]  # of theta, on the learner's host; 0: ipc, PATH.theta
+    version: Count  # of the newest theta, updates done
+    time: Seconds  # by the learner's clock, since 1970, UTC
 
 
 @dataclass(frozen=True)

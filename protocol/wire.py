@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from protocol.config import Config
 from protocol.maze import MOVES, Mazes
-from protocol.messages import Attempts, Message, Rollouts, Theta
+from protocol.messages import Attempts, Hello, Message, Rollouts, Theta
 
 Array = npt.NDArray[Any]
 Slot = tuple[str, int]  # dtype and number of dimensions that a place in a message wants
@@ -84,7 +84,7 @@ def decode(frames: Sequence[bytes], limits: Limits) -> Message:
     try:
         scalars = SCALARS[name].model_validate(given)
     except ValidationError:
-        raise WireError("fields") from None
+        raise WireError("contract" if name == Hello.__name__ else "fields") from None
     if len(declared) != len(frames) - 1:
         raise WireError("frames")
     arrays = [_array(frame, *spec) for frame, spec in zip(frames[1:], declared, strict=True)]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from protocol.address import Address
 from protocol.config import ClewError
-from protocol.links import ActorLinks, Address, Frames, LearnerLinks
+from protocol.links import ActorLinks, Frames, LearnerLinks
 from protocol.wire import Limits
 
 LIMITS = Limits(frames=4, frame_bytes=10_000)
@@ -24,13 +25,13 @@ def linked(bind: str) -> Iterator[tuple[LearnerLinks, ActorLinks, bytes]]:
         closing(LearnerLinks(bind, LIMITS)) as learner,
         closing(ActorLinks(str(learner.address))) as actor,
     ):
-        actor.follow(learner.theta_port)
         assert actor.send([b"hello"])
         received = learner.receive(DEADLINE_S)
         assert received
-        name, frames = received
-        assert frames == [b"hello"]
-        yield learner, actor, name
+        assert received.frames == [b"hello"]
+        until(lambda: actor.receive(0.01) or actor.connection)
+        actor.follow(learner.theta_port)
+        yield learner, actor, received.actor
 
 
 def until(happens: Callable[[], object]) -> None:

@@ -162,7 +162,7 @@ class Impostor:
 
     def __init__(self, house: House, contract: str = CONTRACT) -> None:
         self.links = ActorLinks(house.address)
-        self.say(Hello(contract, "impostor", 2))
+        self.say(Hello(contract, "impostor", 2, ""))
 
     def say(self, message: Message) -> None:
         self.sends(encode(message))

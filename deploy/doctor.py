@@ -1,0 +1,154 @@
+"""`clew doctor`: is this machine, and the way to the learner, as an actor needs them? Every wait has a limit."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from learner.learner import find_device
+from protocol.address import Address
+from protocol.config import ClewError
+from protocol.keys import ActorKeys
+from protocol.links import ActorLinks
+from protocol.messages import CONTRACT, Bye, Fetch, Hello, Message, Theta, Welcome
+from protocol.wire import ACTOR_LIMITS, WireError, decode, encode
+
+REACH_S = 3.0  # for a connection
+HANDSHAKE_S = 5.0
+ANSWER_S = 5.0  # for a message; a learner in the midst of a flood of others takes its time
+ROUND_TRIPS = 5
+CLOCK_S = 2.0  # the largest difference that still lets one read two logs side by side
+FILES = 1_024  # open at once, at least
+FILES_PER_ACTOR = 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    about: str
+    is_fine: bool
+    found: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        line = f"{'ok  ' if self.is_fine else 'FAIL'}  {self.about:<10}  {self.found}"
+        return line if self.is_fine else f"{line}; {self.remedy}"
+
+
+def examine(connect: str | None, keys: Path | None) -> Iterator[Finding]:
+    """What is found, one after another; ends at the first thing that makes the rest impossible."""
+    yield torch_device()
+    yield open_files()
+    if connect is None:
+        return
+    try:
+        address = Address.of(connect)
+        mine = ActorKeys.of(keys) if keys else None
+    except ClewError as error:
+        fault, _, remedy = str(error).partition("; ")
+        yield Finding("settings", False, fault, remedy or "change --connect or --keys")
+        return
+    reached = reach("address", address)
+    yield reached
+    if reached.is_fine:
+        with closing(ActorLinks(connect, mine)) as links:
+            yield from visit(links, address, bool(mine))
+
+
+def torch_device() -> Finding:
+    import torch
+
+    return Finding("torch", True, f"{torch.__version__}, device {find_device('auto').type}")
+
+
+def open_files() -> Finding:
+    """A learner needs a few for each actor."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    served = (limit - 50) // FILES_PER_ACTOR
+    found = f"{limit} may be open: enough for a learner of {served} actors"
+    return Finding("files", limit >= FILES, found, f"run `ulimit -n {FILES}` or more before starting clew")
+
+
+def reach(about: str, address: Address) -> Finding:
+    """Whether anybody listens there."""
+    began = time.monotonic()
+    try:
+        if address.scheme == "ipc":
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(REACH_S)
+                probe.connect(address.place)
+        else:
+            socket.create_connection((address.place.strip("[]"), int(address.port)), REACH_S).close()
+    except (OSError, ValueError) as error:
+        remedy = "is the learner running and bound to this address, and does a firewall let it through?"
+        return Finding(about, False, f"{address} cannot be reached: {error}", remedy)
+    return Finding(about, True, f"{address} reached in {1e3 * (time.monotonic() - began):.1f} ms")
+
+
+def visit(links: ActorLinks, address: Address, encrypted: bool) -> Iterator[Finding]:
+    """What the learner says to an actor that wants no work."""
+    deadline = time.monotonic() + HANDSHAKE_S
+    while not (links.connection or links.trouble) and time.monotonic() < deadline:
+        links.receive(0.1)
+    if not links.connection:
+        trouble, _, remedy = (links.trouble or "no handshake in time; is it a learner?").partition("; ")
+        yield Finding("handshake", False, trouble, remedy)
+        return
+    yield Finding("handshake", True, "encrypted, key accepted" if encrypted else "done, without encryption")
+    trips: list[float] = []
+    for _ in range(ROUND_TRIPS):
+        sent_at, began = time.time(), time.monotonic()
+        answer = ask(links, Hello(CONTRACT, f"doctor on {socket.gethostname()}"[:200], 0, ""), (Welcome, Bye))
+        trips.append(time.monotonic() - began)
+        if not isinstance(answer, Welcome):
+            said = answer.reason if isinstance(answer, Bye) else f"no answer in {ANSWER_S:.0f} s; see its log"
+            fault, _, remedy = said.partition("; ")
+            yield Finding("contract", False, fault, remedy)
+            return
+        welcome, ahead_s = answer, answer.time - (sent_at + trips[-1] / 2)
+    yield Finding("contract", True, f"{CONTRACT[:12]}, the same on both sides; run {welcome.run}")
+    yield theta(links, welcome, address)
+    yield Finding("round trip", True, f"{1e3 * statistics.median(trips):.1f} ms, median of {ROUND_TRIPS}")
+    yield clock(ahead_s, trips[-1] / 2)
+    links.send(encode(Bye("retry", "the doctor leaves")))
+
+
+def theta(links: ActorLinks, welcome: Welcome, address: Address) -> Finding:
+    """Both ways on which theta comes."""
+    published = reach("theta", address.theta(welcome.theta_port))
+    if not published.is_fine:
+        return published
+    answer = ask(links, Fetch(welcome.version), (Theta, Bye))
+    if not isinstance(answer, Theta):
+        return Finding("theta", False, f"version {welcome.version} did not come", "see the learner's log")
+    size = f"version {answer.version} received, {answer.vector.nbytes / 1e3:.1f} kB"
+    return Finding("theta", True, f"{size}; published at {address.theta(welcome.theta_port)}")
+
+
+def clock(ahead_s: float, error_s: float) -> Finding:
+    """No decision of clew depends on it, but people read two logs side by side."""
+    way = "ahead" if ahead_s > 0 else "behind"
+    found = f"the learner's is {abs(ahead_s):.3f} s {way}, to within {error_s:.3f} s"
+    return Finding("clock", abs(ahead_s) < CLOCK_S + error_s, found, "set both clocks by NTP")
+
+
+def ask(links: ActorLinks, question: Message, kinds: tuple[type[Message], ...]) -> Message | None:
+    """The first answer of one of these kinds, if any comes in time."""
+    links.send(encode(question))
+    deadline = time.monotonic() + ANSWER_S
+    while time.monotonic() < deadline:
+        for frames in links.receive(deadline - time.monotonic()):
+            try:
+                message = decode(frames, ACTOR_LIMITS)
+            except WireError:
+                continue
+            if isinstance(message, kinds):
+                return message
+    return None
