@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from actors.metrics import ActorMetrics
 from actors.rollout import collect
 from protocol.config import ClewError, Config
 from protocol.keys import ActorKeys
@@ -38,15 +39,17 @@ class Interrupted(BaseException):
 class Actor:
     """One worker. Single-threaded: hear what came, work on a lease, again."""
 
-    def __init__(self, connect: str, name: str, keys: ActorKeys | None = None, metrics_at: str = "") -> None:
-        """`metrics_at`: where its metrics are served, as Hello says it."""
+    def __init__(self, connect: str, name: str, keys: ActorKeys | None = None) -> None:
         self.should_exit = False
-        self._connect, self._keys = connect, keys
-        self._hello = encode(Hello(CONTRACT, name, CAPACITY, metrics_at))
+        self.metrics_at = ""  # where its metrics are served, as Hello says it
+        self._connect = connect
+        self._links = ActorLinks(connect, keys)  # there as soon as there is a learner
+        self._name = name
         self._hello_due = 0.0
         self._connection = 0  # as the links count them
         self._welcomed_on = 0  # the connection of the last Welcome
         self._trouble = ""  # as the links say it
+        self.metrics = ActorMetrics(self._wire_bytes)
         self._working = False
         self._session = ""
         self._config: Config | None = None
@@ -56,7 +59,6 @@ class Actor:
 
     def run(self) -> None:
         """The whole life."""
-        self.startup()
         try:
             with suppress(Interrupted):
                 while not self.should_exit:
@@ -76,10 +78,6 @@ class Actor:
         """Whether there is a learner that it works for."""
         return bool(self._connection) and self._welcomed_on == self._connection
 
-    def startup(self) -> None:
-        """Connects, now or as soon as there is a learner."""
-        self._links = ActorLinks(self._connect, self._keys)
-
     def step(self) -> None:
         """Hears all that came; then works on one lease, or asks for what it lacks."""
         self._hear_all()
@@ -92,7 +90,7 @@ class Actor:
             else:
                 self._lack(version, now)
         elif self._connection and now >= self._hello_due:
-            self._links.send(self._hello)
+            self._links.send(encode(Hello(CONTRACT, self._name, CAPACITY, self.metrics_at)))
             self._hello_due = now + SILENCE_S
 
     def shutdown(self) -> None:
@@ -108,13 +106,18 @@ class Actor:
                 log.warning("%s: %s; trying again", self._connect, self._trouble)
         if self._links.connection != self._connection:
             self._connection = self._links.connection
+            if self._connection > 1:
+                self.metrics.reconnects.inc()
             log.info("%s %s", "connected to" if self._connection else "no connection to", self._connect)
             self._leases.clear()
             self._hello_due = 0.0
 
     def _hear_all(self) -> None:
         can_work = self._leases and self._leases[0].version in self._thetas
-        for frames in self._links.receive(0.0 if can_work else POLL_S):
+        began = time.monotonic()
+        received = self._links.receive(0.0 if can_work else POLL_S)
+        self.metrics.observe("waiting", time.monotonic() - began)
+        for frames in received:
             try:
                 self._hear(decode(frames, ACTOR_LIMITS))
             except WireError:
@@ -145,6 +148,7 @@ class Actor:
 
     def _remember(self, theta: Theta) -> None:
         self._thetas[theta.version] = theta.vector
+        self.metrics.version.set(max(self._thetas))
         if self._config:
             for version in sorted(self._thetas)[: -(self._config.run.lag + 2)]:
                 del self._thetas[version]
@@ -164,6 +168,19 @@ class Actor:
         self._working = False
         answer = Rollouts(lease.batch, lease.chunk, lease.issue, lease.version, seconds, mazes, stages)
         self._links.send(encode(answer))  # where there is no learner any more, nobody needs it
+        self._count(answer)
+
+    def _count(self, answer: Rollouts) -> None:
+        """For Prometheus."""
+        self.metrics.leases.inc()
+        self.metrics.mazes.inc(len(answer.mazes))
+        self.metrics.attempts.inc(sum(stage.length.size for stage in answer.stages))
+        self.metrics.steps.inc(sum(len(stage.visits) for stage in answer.stages))
+        for phase, seconds in answer.seconds.items():
+            self.metrics.observe(phase, seconds)
+
+    def _wire_bytes(self) -> dict[str, int]:
+        return {"sent": self._links.sent_bytes, "received": self._links.received_bytes}
 
     def _lack(self, version: int, now: float) -> None:
         """Theta is published before the leases that need it go out, but may be later, or lost."""
@@ -174,11 +191,9 @@ class Actor:
             self._fetch_due = now + FETCH_S
 
 
-def run(connect: str, name: str, keys: ActorKeys | None = None) -> int:
-    """An actor's life, until the run is over, SIGINT or SIGTERM; its exit code."""
+def live(actor: Actor) -> None:
+    """An actor's life, until the run is over, SIGINT or SIGTERM."""
     torch.set_num_threads(1)  # one actor, one core; and the last bit of theta depends on it
-    actor = Actor(connect, name, keys)
     signal.signal(signal.SIGINT, actor.stop)
     signal.signal(signal.SIGTERM, actor.stop)
     actor.run()
-    return 0

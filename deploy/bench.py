@@ -57,6 +57,9 @@ def figures(records: Sequence[Record], config: Config, actors: int) -> dict[str,
         "attempts_per_s": total(records, "attempts") / seconds,
         "steps_per_attempt": total(records, "steps") / total(records, "attempts"),
         "learner_share": shares(records, "phase_s", seconds),
+        "clerk_share": {
+            "decoding": total(records, "decoding_s") / seconds
+        },  # in a thread beside the learner's
         "actors_share": shares(records, "actor_s", seconds * actors),
     }
 
@@ -81,7 +84,7 @@ def report(figures: dict[str, Any]) -> Table:
     table.add_row("attempts/s", f"{figures['attempts_per_s']:,.0f}")
     table.add_row("updates/s", f"{figures['updates_per_s']:.1f}")
     table.add_row("steps/attempt", f"{figures['steps_per_attempt']:.1f}", end_section=True)
-    for who in ("learner", "actors"):
+    for who in ("learner", "clerk", "actors"):
         parts = sorted(figures[f"{who}_share"].items(), key=lambda part: -part[1])
         table.add_row(f"time: {who}", ", ".join(f"{kind} {part:.0%}" for kind, part in parts))
     return table

@@ -7,6 +7,7 @@ ended it. The arguments mean nothing; they tell people which process is which.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -17,7 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from deploy import logs
 from deploy.heap import keep_freed_memory
+from deploy.status import LOOPBACK, serve
 from protocol.config import ClewError, Config
 
 GRACE_S = 4.0  # what a child whose parent is gone may still take to end well
@@ -27,6 +30,7 @@ def main() -> None:
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=end_with_parent, daemon=True).start()
     keep_freed_memory()
+    logs.configure("text", logging.WARNING, role=job["role"])
     sys.exit(ROLES[job.pop("role")](**job))
 
 
@@ -38,14 +42,21 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def learn(config: dict[str, Any], run_dir: str, bind: str, device: str, resume: bool) -> int:
-    from learner.learner import run
+def learn(
+    config: dict[str, Any], run_dir: str, bind: str, device: str, resume: bool, metrics_port: int | None
+) -> int:
+    from learner.learner import Learner, find_device, live
 
     try:
-        return run(Config.model_validate(config), Path(run_dir), bind, device, resume, on_update=tell)
+        settings = Config.model_validate(config)
+        one = Learner(settings, Path(run_dir), bind, find_device(device), resume, on_update=tell)
+        readiness, targets = (lambda: one.is_ready), (lambda: one.targets)
+        with serve(LOOPBACK, metrics_port, one.metrics.registry, readiness, targets):
+            live(one)
     except ClewError as error:
         tell({"error": str(error)})
         return 2
+    return 0
 
 
 def tell(record: dict[str, Any]) -> None:
@@ -54,14 +65,18 @@ def tell(record: dict[str, Any]) -> None:
         print(json.dumps(record), flush=True)
 
 
-def act(connect: str, name: str) -> int:
-    from actors.actor import run
+def act(connect: str, name: str, metrics_port: int | None) -> int:
+    from actors.actor import Actor, live
 
     try:
-        return run(connect, name)
+        one = Actor(connect, name)
+        with serve(LOOPBACK, metrics_port, one.metrics.registry, lambda: one.is_ready) as port:
+            one.metrics_at = f"{LOOPBACK}:{port}" if port else ""
+            live(one)
     except ClewError as error:
         print(error, file=sys.stderr)
         return 2
+    return 0
 
 
 ROLES: dict[str, Callable[..., int]] = {"learner": learn, "actor": act}

@@ -1,4 +1,4 @@
-"""The `clew` command: train, learner, actor, evaluate, bench."""
+"""The `clew` command: train, learner, actor, keys, doctor, evaluate, bench."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from deploy import keys as keyring
+from deploy import logs, status
 from deploy.display import Display, Tally
 from deploy.heap import keep_freed_memory
 from deploy.local import Fleet, LearnerError
 from deploy.settings import load
 from learner import checkpoint
 from protocol.config import ClewError, Config
+from protocol.keys import ActorKeys, LearnerKeys
 
 app = typer.Typer(
     help="Learns how to learn mazes.",
@@ -28,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(keyring.app, name="keys")
 
 ADDRESS = "tcp://127.0.0.1:7777"
 
@@ -38,6 +42,14 @@ Set = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Over run.seed.")]
 Updates = Annotated[int | None, typer.Option(help="Over run.updates.")]
 RunDir = Annotated[Path | None, typer.Option(help="Where the run is kept; runs/TIME if not given.")]
+Keys = Annotated[
+    Path | None, typer.Option("--keys", metavar="DIR", help="Its key directory; see `clew keys`.")
+]
+MetricsPort = Annotated[
+    int | None, typer.Option(min=0, max=65_535, help="Serve /metrics and /healthz there; 0: any free port.")
+]
+MetricsHost = Annotated[str, typer.Option(help="0.0.0.0 for a Prometheus on another machine.")]
+LogFormat = Annotated[logs.Style, typer.Option(help="Of what is said on standard error.")]
 Device = Annotated[str, typer.Option(help="Of the learner: auto (a GPU where there is one), cpu or cuda.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")]
 Actors = Annotated[int, typer.Option(min=1, help="Actor processes.")]
@@ -74,6 +86,7 @@ def train(
     assignments: Set = None,
     resume: Resume = False,
     device: Device = "auto",
+    metrics_port: MetricsPort = None,
 ) -> None:
     """Train: a learner and actors on this machine, until the updates are done or Ctrl-C."""
     folder = run_folder(run_dir, resume)
@@ -81,7 +94,7 @@ def train(
     former = checkpoint.beginning(folder, settings, resume)  # a refusal comes before anything is started
     tally = Tally(settings, former.update if former else 0)
     display, alive = Display(Console()), 0
-    with stop_signals() as stopped, Fleet(settings, folder, actors, device, resume) as fleet:
+    with stop_signals() as stopped, Fleet(settings, folder, actors, device, resume, metrics_port) as fleet:
         print(f"run {folder}", flush=True)
         with display:
             for record in fleet.updates():
@@ -108,27 +121,66 @@ def learner(
     assignments: Set = None,
     resume: Resume = False,
     device: Device = "auto",
+    keys: Keys = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = status.LOOPBACK,
+    log_format: LogFormat = "text",
 ) -> None:
     """A learner alone; start actors by hand."""
-    from learner.learner import run
+    from learner.learner import Learner, find_device, live
 
     keep_freed_memory()
+    logs.configure(log_format, role="learner")
     folder = run_folder(run_dir, resume)
     settings = configured(config, assignments, seed, updates, folder if resume else None)
+    mine = LearnerKeys.of(keys) if keys else None
     print(f"run {folder}", flush=True)
-    sys.exit(run(settings, folder, bind, device, resume))
+    one = Learner(settings, folder, bind, find_device(device), resume, mine)
+    logs.configure(log_format, role="learner", run=one.run_id)
+    readiness, targets = (lambda: one.is_ready), (lambda: one.targets)
+    with status.serve(metrics_host, metrics_port, one.metrics.registry, readiness, targets):
+        live(one)
 
 
 @app.command()
 def actor(
     connect: Annotated[str, typer.Option(help="The learner's address: tcp://HOST:PORT or ipc://PATH.")],
     name: Annotated[str, typer.Option(help="Its name in logs.")] = "actor",
+    keys: Keys = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = status.LOOPBACK,
+    metrics_address: Annotated[
+        str,
+        typer.Option(help="HOST:PORT where Prometheus finds them, if not on the host that the learner sees."),
+    ] = "",
+    log_format: LogFormat = "text",
 ) -> None:
     """An actor alone: works for the learner until the run is over."""
-    from actors.actor import run
+    from actors.actor import Actor, live
 
     keep_freed_memory()
-    sys.exit(run(connect, name))
+    logs.configure(log_format, role="actor", name=name)
+    one = Actor(connect, name, ActorKeys.of(keys) if keys else None)
+    with status.serve(metrics_host, metrics_port, one.metrics.registry, lambda: one.is_ready) as port:
+        one.metrics_at = metrics_address or (f":{port}" if port else "")
+        live(one)
+
+
+@app.command()
+def doctor(
+    connect: Annotated[
+        str | None, typer.Option(help="A learner's address, as an actor would use it.")
+    ] = None,
+    keys: Keys = None,
+) -> None:
+    """Examine this machine and the way to a learner, a line each; exit code 1 where anything fails."""
+    from deploy.doctor import examine
+
+    failed = False
+    for finding in examine(connect, keys):
+        print(finding, flush=True)
+        failed |= not finding.is_fine
+    sys.exit(int(failed))
 
 
 @app.command()

@@ -32,7 +32,16 @@ LEFT_PAUSE_S = 1.0  # an actor that left unharmed was probably told that the run
 class Fleet:
     """The processes of one run. `with Fleet(…) as fleet: for record in fleet.updates(): …`"""
 
-    def __init__(self, config: Config, run_dir: Path, actors: int, device: str, resume: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        run_dir: Path,
+        actors: int,
+        device: str,
+        resume: bool = False,
+        metrics_port: int | None = None,
+    ) -> None:
+        """`metrics_port`: of the learner; each actor then takes any free one."""
         self._private = tempfile.TemporaryDirectory(prefix="clew-")  # sockets and logs; nobody else may enter
         self._logs = Path(self._private.name)
         address = f"ipc://{self._private.name}/learner"
@@ -43,6 +52,7 @@ class Fleet:
             "bind": address,
             "device": device,
             "resume": resume,
+            "metrics_port": metrics_port,
         }
         self._records: SimpleQueue[Record | None] = SimpleQueue()
         self._error = ""
@@ -52,7 +62,12 @@ class Fleet:
         ]
         for listener in self._listeners:
             listener.start()
-        self._actors = [Post(address, f"actor-{number}", self._logs) for number in range(actors)]
+        actors_port = None if metrics_port is None else 0
+        jobs = [
+            {"role": "actor", "connect": address, "name": f"actor-{number}", "metrics_port": actors_port}
+            for number in range(actors)
+        ]
+        self._actors = [Post(job, self._logs) for job in jobs]
 
     def __enter__(self) -> Self:
         return self
@@ -110,12 +125,11 @@ class Fleet:
         self._records.put(None)
 
     def _relay(self) -> None:
-        """What the learner says to people. Its address is nobody's business here."""
+        """What the learner says to people."""
         assert self._learner.stderr
         with self._learner.stderr as lines:
             for line in lines:
-                if not line.startswith("listening on"):
-                    print(line, end="", file=sys.stderr, flush=True)
+                print(line, end="", file=sys.stderr, flush=True)
 
 
 class LearnerError(Exception):
@@ -125,9 +139,9 @@ class LearnerError(Exception):
 class Post:
     """An actor's place: whoever dies there is replaced, at once at first, then after growing pauses."""
 
-    def __init__(self, address: str, name: str, logs: Path) -> None:
-        self._job = {"role": "actor", "connect": address, "name": name}
-        self._log = logs / f"{name}.log"
+    def __init__(self, job: Record, logs: Path) -> None:
+        self._job = job
+        self._log = logs / f"{job['name']}.log"
         self._pause_s = 0.0
         self._due: float | None = None  # when the next one starts, where the last one died
         self._fill()

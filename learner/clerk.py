@@ -86,6 +86,11 @@ class Clerk:
         return self._thread.is_alive()
 
     @property
+    def bytes(self) -> dict[str, int]:
+        """On the wire so far."""
+        return {"sent": self._links.sent_bytes, "received": self._links.received_bytes}
+
+    @property
     def targets(self) -> list[str]:
         """HOST:PORT of the metrics of every actor that serves them."""
         return sorted(set(self._metrics_of.copy().values()))
@@ -202,7 +207,9 @@ class Clerk:
                 log.info("actor joins", extra={"actor": hello.actor, "host": host})
             self.schedule.join(actor, hello.actor, hello.capacity)
             if hello.metrics:
-                self._metrics_of[actor] = hello.metrics if hello.metrics[0] != ":" else host + hello.metrics
+                self._metrics_of[actor] = (
+                    hello.metrics if hello.metrics[0] != ":" else (host or "127.0.0.1") + hello.metrics
+                )
 
     def _welcome(self) -> Welcome:
         config, port = self._config.model_dump_json(), self._links.theta_port

@@ -22,9 +22,10 @@ from learner.ascent import Ascent, Floats
 from learner.checkpoint import Checkpoint, beginning, save
 from learner.clerk import Clerk, MetaBatch
 from learner.journal import Journal, Record
+from learner.metrics import LearnerMetrics, Live
 from learner.outer import Batch, Gradient, meta_gradient
 from protocol.config import ClewError, Config
-from protocol.inner import initial_theta
+from protocol.inner import initial_theta, unflatten
 from protocol.keys import LearnerKeys
 from protocol.links import LearnerLinks
 from protocol.messages import Bye
@@ -49,20 +50,39 @@ class Learner:
         keys: LearnerKeys | None = None,
         on_update: Callable[[Record], None] | None = None,
     ) -> None:
+        """Takes the address and the run directory; begins afresh, or where the checkpoint says."""
         self.should_exit = False
         self._config, self._run_dir, self._device = config, run_dir, device
-        self._bind, self._resume, self._keys = bind, resume, keys
         self._on_update = on_update or (lambda record: None)
-        self._refusals: Counter[str] = (
-            Counter()
-        )  # by reason, since the start: what the clerk knows nothing of
+        self.metrics = LearnerMetrics(self._now)
+
+        checkpoint = beginning(run_dir, config, resume) or self._fresh()
+        links = LearnerLinks(bind, Limits.of(config), keys)
+        try:
+            self._journal = Journal(run_dir, checkpoint.update)
+        except BaseException:
+            links.close()
+            raise
+        self._address = links.address
+        self.run_id, self._version, self._thetas = checkpoint.run, checkpoint.update, checkpoint.thetas
+        moments = checkpoint.mean, checkpoint.square, checkpoint.steps
+        self._ascent = Ascent(checkpoint.theta, *moments, config, device)
+        self._clerk = Clerk(config, links, self.run_id, self._version, self._thetas, self.metrics.observe)
+        self._saved = checkpoint.update if resume else -1
+        self._saved_at = math.nan  # a monotonic time
+
+        # Since the start, if nothing else is said.
+        self._refusals: Counter[str] = Counter()  # by reason: what the clerk knows nothing of
+        self._totals = dict.fromkeys(("updates", "attempts", "steps"), 0)
+        self._record: Record | None = None  # of the last update
         self._phase_s: defaultdict[str, float] = defaultdict(float)  # time by phase since the last update
         self._decoding_s = 0.0  # of the clerk, up to the last update
         self._updated_at = time.monotonic()
 
     def run(self) -> None:
         """The whole life."""
-        self.startup()
+        self._clerk.start()
+        log.info("listening on %s", self._address)
         try:
             while not self.should_exit:
                 self.step()
@@ -70,22 +90,9 @@ class Learner:
         finally:
             self.shutdown()
 
-    def startup(self) -> None:
-        """Takes the address and the run directory; begins afresh, or where the checkpoint says."""
-        checkpoint = beginning(self._run_dir, self._config, self._resume) or self._fresh()
-        links = LearnerLinks(self._bind, Limits.of(self._config), self._keys)
-        try:
-            self._journal = Journal(self._run_dir, checkpoint.update)
-        except BaseException:
-            links.close()
-            raise
-        self._saved = checkpoint.update if self._resume else -1
-        self._run, self._version, self._thetas = checkpoint.run, checkpoint.update, checkpoint.thetas
-        moments = checkpoint.mean, checkpoint.square, checkpoint.steps
-        self._ascent = Ascent(checkpoint.theta, *moments, self._config, self._device)
-        self._clerk = Clerk(self._config, links, self._run, self._version, self._thetas)
-        self._clerk.start()
-        log.info("listening on %s", links.address)
+    def stop(self, number: int, frame: object) -> None:
+        """As a signal handler."""
+        self.should_exit = True
 
     def step(self) -> None:
         """One update, or a short wait for what it needs."""
@@ -119,14 +126,16 @@ class Learner:
             kept = {version: former for version, former in self._thetas.items() if version >= oldest}
             self._thetas = {**kept, self._version: theta}
             self._clerk.publish(self._thetas)
-        record = self._record(batch, gradient, theta)
+        record = self._record = self._describe(batch, gradient, theta)
+        for name in self._totals:
+            self._totals[name] += record.get(name, 1)
         if error := self._journal.append(record):
             self._cannot_write(error)
         if self._version % self._config.run.checkpoint_every == 0:
             self._save()
         self._on_update(record)
 
-    def _record(self, batch: MetaBatch, gradient: Gradient, theta: Floats) -> Record:
+    def _describe(self, batch: MetaBatch, gradient: Gradient, theta: Floats) -> Record:
         """The update's line in updates.jsonl."""
         parts, now = batch.parts, time.monotonic()
         seconds, self._updated_at = now - self._updated_at, now
@@ -158,12 +167,12 @@ class Learner:
         if self._saved == self._version:
             return
         moments = self._ascent.mean.cpu().numpy(), self._ascent.square.cpu().numpy(), self._ascent.steps
-        checkpoint = Checkpoint(self._version, self._run, self._config, self._thetas, *moments)
+        checkpoint = Checkpoint(self._version, self.run_id, self._config, self._thetas, *moments)
         try:
             with self._timed("checkpoint"):
                 self._journal.sync()
                 save(self._run_dir, checkpoint)
-            self._saved = self._version
+            self._saved, self._saved_at = self._version, time.monotonic()
         except OSError as error:
             self._cannot_write(error)
 
@@ -177,38 +186,56 @@ class Learner:
         nothing = np.zeros_like(theta)
         return Checkpoint(0, secrets.token_hex(8), self._config, {0: theta}, nothing, nothing, steps=0)
 
-    def _observe(self, phase: str, seconds: float) -> None:
-        self._phase_s[phase] += seconds
-
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
         began = time.monotonic()
         yield
-        self._observe(phase, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self._phase_s[phase] += seconds
+        self.metrics.observe(phase, seconds)
+
+    # For Prometheus, from other threads
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it listens, and works on what comes."""
+        return self._clerk.is_alive
+
+    @property
+    def targets(self) -> list[str]:
+        """HOST:PORT of the metrics of every actor that serves them."""
+        return self._clerk.targets
+
+    def _now(self) -> Live:
+        clerk, thetas = self._clerk, self._thetas
+        version = max(thetas)
+        schedule, named = clerk.schedule, unflatten(torch.from_numpy(thetas[version]), self._config)
+        sizes = {name: value for name, value in named.items() if name.startswith("step_size.")}
+        return Live(
+            version=version,
+            actors=len(schedule.workers),
+            leases_out=schedule.out,
+            leases_missing=schedule.missing,
+            batches_waiting=schedule.batches_waiting,
+            leases={name: getattr(schedule, name) for name in ("issued", "reissued", "doubled", "expired")},
+            refusals=clerk.refusals + self._refusals,
+            bytes=clerk.bytes,
+            checkpoint_age_s=time.monotonic() - self._saved_at,
+            theta_norm=float(np.linalg.norm(thetas[version])),
+            step_sizes={name.partition(".")[2]: float(value.mean()) for name, value in sizes.items()},
+            record=self._record,
+            totals=self._totals,
+        )
 
 
-def run(
-    config: Config,
-    run_dir: Path,
-    bind: str,
-    device: str,
-    resume: bool,
-    on_update: Callable[[Record], None] | None = None,
-    keys: LearnerKeys | None = None,
-) -> int:
-    """A learner's life, until its updates are done, SIGINT or SIGTERM; its exit code."""
+def live(learner: Learner) -> None:
+    """A learner's life, until its updates are done, SIGINT or SIGTERM."""
     torch.set_num_threads(1)  # the order of additions, and so the last bit of theta, depends on it
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what follows needs it on a GPU
     torch.use_deterministic_algorithms(True, warn_only=True)
-    learner = Learner(config, run_dir, bind, find_device(device), resume, keys, on_update)
-
-    def stop(number: int, frame: object) -> None:
-        learner.should_exit = True
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, learner.stop)
+    signal.signal(signal.SIGTERM, learner.stop)
     learner.run()
-    return 0
 
 
 def find_device(name: str) -> torch.device:

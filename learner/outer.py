@@ -75,6 +75,7 @@ def meta_gradient(theta_P: Tensor, batch: Batch, config: Config) -> Gradient:
         "gradient_norm": vector.norm().item(),
         "success_before": first.found_ME.mean().item(),
         "success_after": last.found_ME.mean().item(),
+        "adaptation_gain": (last.return_ME.mean() - first.return_ME.mean()).item(),
         "ratio_before": steps_ratio(first, batch.scene),
         "ratio_after": steps_ratio(last, batch.scene),
     }

@@ -32,13 +32,19 @@ def test_bench_prints_one_json_object(tmp_path: Path) -> None:
     assert printed["steps_per_s"] > 0
     assert len(printed["windows"]) == WINDOWS
     assert printed["rule"] == "meta-sgd"
-    assert {"gradient", "waiting", "decoding", "publishing"} <= set(printed["learner_share"])
+    assert {"gradient", "waiting", "publishing"} <= set(printed["learner_share"])
     assert {"sampling", "rollouts", "adaptation"} <= set(printed["actors_share"])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_median_window_counts() -> None:
-    record = {"steps": 100, "attempts": 10, "phase_s": {"gradient": 0.5}, "actor_s": {"rollouts": 1.0}}
+    record = {
+        "steps": 100,
+        "attempts": 10,
+        "phase_s": {"gradient": 0.5},
+        "decoding_s": 0.1,
+        "actor_s": {"rollouts": 1.0},
+    }
     quick, slow = WINDOW * (WINDOWS - 2), WINDOW * 2  # updates
     records = [record | {"seconds": 4.0}] * slow + [record | {"seconds": 1.0}] * quick
     result = figures(records, Config(), actors=2)

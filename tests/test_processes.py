@@ -47,25 +47,25 @@ processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["tests.test_processes", "learner.learner", "actors.actor"])
 
 
-def guarded(run: Callable[..., int], *given: object) -> None:
+def guarded(run: Callable[[], None]) -> None:
     """What the command line does with a process's end."""
     try:
-        sys.exit(run(*given))
+        run()
     except ClewError as error:
         print(f"clew: {error}", file=sys.stderr)
         sys.exit(2)
 
 
 def learn(config: Config, run_dir: Path, bind: str, resume: bool, out: Connection) -> None:
-    from learner.learner import run
+    from learner.learner import Learner, find_device, live
 
-    guarded(run, config, run_dir, bind, "cpu", resume, out.send)
+    guarded(lambda: live(Learner(config, run_dir, bind, find_device("cpu"), resume, on_update=out.send)))
 
 
 def act(connect: str) -> None:
-    from actors.actor import run
+    from actors.actor import Actor, live
 
-    guarded(run, connect, "test")
+    guarded(lambda: live(Actor(connect, "test")))
 
 
 @dataclass
