@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import select
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -126,6 +127,36 @@ def heard_within(learner: Learner, seconds: float) -> int | None:
         if learner.records.poll(left_s):
             last = learner.records.recv()["update"]
     return last
+
+
+def test_a_proxy_is_late_but_no_bottleneck_and_holds_or_loses_what_it_is_told_to() -> None:
+    port = free_ports()
+    with (
+        closing(socket.create_server((HERE, port))) as server,
+        Proxy((THERE, port), (HERE, port)) as proxy,
+        closing(socket.create_connection((THERE, port), DEADLINE_S)) as near,
+    ):
+        far, _ = server.accept()
+        with closing(far), far.makefile("rb") as heard:
+            proxy.delay_s = 0.2
+            began = time.monotonic()
+            for number in range(100):
+                near.sendall(b"%d\n" % number)
+                assert not select.select([far], [], [], 0.001)[0] or time.monotonic() - began >= 0.2
+            sent_s = time.monotonic() - began
+            assert [int(heard.readline()) for _ in range(100)] == list(range(100))
+            assert time.monotonic() - began < sent_s + 0.4
+            proxy.delay_s = 0.0
+            proxy.stall()
+            near.sendall(b"held\n")
+            assert not select.select([far], [], [], 0.2)[0]
+            proxy.resume()
+            assert heard.readline() == b"held\n"
+            proxy.reset()
+            for end in (near, far):
+                with pytest.raises(ConnectionResetError):
+                    end.recv(1)
+    assert proxy.connections == 1
 
 
 @pytest.mark.slow
