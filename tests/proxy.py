@@ -98,6 +98,8 @@ class Proxy:
             await asyncio.gather(self._forward(near_reader, far), self._forward(far_reader, near))
         except OSError:
             pass  # nobody listens: the connection ends at once
+        except asyncio.CancelledError:
+            pass  # the proxy shuts
         finally:
             self._ends -= ends
             self._tasks.discard(task)
@@ -133,13 +135,10 @@ class Proxy:
         with suppress(OSError):
             if not content:
                 writer.write_eof()
-            while content and not writer.is_closing():
-                count = 1 if self.trickle else len(content)
-                writer.write(content[:count])  # TCP_NODELAY is asyncio's default
-                content = content[count:]
+            step = 1 if self.trickle else CHUNK_BYTES
+            for at in range(0, len(content), step):
+                writer.write(content[at : at + step])  # TCP_NODELAY is asyncio's default
                 await writer.drain()
-                await asyncio.sleep(0)  # the other connections have their turn
-                await self._flows.wait()
 
 
 async def _called(act: Callable[[], object]) -> None:

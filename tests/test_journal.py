@@ -166,10 +166,7 @@ def test_training_goes_on_while_the_disk_is_full_and_nothing_is_missing_in_the_e
         assert durable
         assert durable.update < 16
         assert len(house.journal()) < 16
-        failed = record["refusals"]["checkpoint"]
-        assert failed >= 2
-        complaints = said.read_text().splitlines()
-        assert 1 <= sum("cannot write" in line for line in complaints) <= failed
+        assert record["refusals"]["checkpoint"] >= 2
 
         (small_disk / "ballast").unlink()
         send_signal(actor, signal.SIGCONT)
@@ -178,3 +175,5 @@ def test_training_goes_on_while_the_disk_is_full_and_nothing_is_missing_in_the_e
         durable = load(house.run_dir)
         assert durable
         assert durable.update == UPDATES
+        complaints = sum("cannot write" in line for line in said.read_text().splitlines())
+        assert 1 <= complaints <= house.journal()[-1]["refusals"]["checkpoint"]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.proxy import Endpoint, Proxy
-from tests.test_processes import DEADLINE_S, House, Learner, exits, new_house, quiet
+from tests.test_processes import DEADLINE_S, UPDATES, House, Learner, exits, new_house, quiet
 
 __all__ = ["quiet"]  # a fixture
 
@@ -162,8 +162,9 @@ def test_a_proxy_is_late_but_no_bottleneck_and_holds_or_loses_what_it_is_told_to
 @pytest.mark.slow
 def test_a_far_away_network_only_takes_longer(run: Run, quiet: list[str]) -> None:
     run.links.delay(0.2)
-    run.ends_as(quiet)
+    run.learner.until(UPDATES - 1)  # after the last, actors may try to reach a learner that is gone
     assert [proxy.connections for proxy in run.links.both] == [2, 2]
+    run.ends_as(quiet)
 
 
 @pytest.mark.slow
@@ -198,5 +199,6 @@ def test_messages_that_come_a_byte_at_a_time_are_whole(run: Run, quiet: list[str
     run.links.trickle(True)
     run.learner.until(12)
     run.links.trickle(False)
-    run.ends_as(quiet)
+    run.learner.until(UPDATES - 1)  # after the last, actors may try to reach a learner that is gone
     assert [proxy.connections for proxy in run.links.both] == [2, 2]
+    run.ends_as(quiet)
