@@ -8,9 +8,9 @@ import select
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from subprocess import PIPE, Popen
+from subprocess import PIPE, Popen, TimeoutExpired
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 PORT = 7777
 DEADLINE_S = 30.0
 CUT_S = 10.0
+GOODBYE_S = 3.0  # for an actor that knows that the run is over
 HEALED_S = 5.0  # the longest that the next update may take from when the cable is whole again
 ECHO = """
 import socket, sys
@@ -132,7 +133,10 @@ def test_after_ten_seconds_without_a_network_work_goes_on_within_five(
 
     assert learner.process.wait(DEADLINE_S) == 0
     for actor in actors:
-        actor.process.terminate()  # where it was away when the learner said that the run is over
+        with suppress(TimeoutExpired):
+            actor.process.wait(GOODBYE_S)
+        if actor.process.poll() is None:
+            actor.process.terminate()  # it was away when the learner said that the run is over
         assert actor.process.wait(DEADLINE_S) == 0
     assert journal.grows_to(UPDATES, 0)
     assert [record["theta_sha256"] for record in journal.records] == quiet

@@ -14,13 +14,19 @@ from pathlib import Path
 
 import pytest
 
+from deploy import keys as keyring
+from protocol.keys import ActorKeys, LearnerKeys
+from protocol.links import ActorLinks, Frames, LearnerLinks
+from protocol.wire import Limits
 from tests.proxy import Endpoint, Proxy
-from tests.test_processes import DEADLINE_S, UPDATES, House, Learner, exits, new_house, quiet
+from tests.test_processes import DEADLINE_S, UPDATES, House, Learner, exits, new_house, processes, quiet
 
 __all__ = ["quiet"]  # a fixture
 
+LIMITS = Limits(frames=4, frame_bytes=10_000)
 HERE, THERE = "127.0.0.1", "127.0.0.2"  # the learner's address, and the one where its actors find it
 PACE_S = 0.05  # each way: the quickest run is not over before its fault
+GOODBYE_S = 3.0  # for an actor that knows that the run is over
 HEALED_S = 5.0  # the longest that the next update may take from when the network is well again
 
 
@@ -70,7 +76,9 @@ class Run:
         self.learner.ends()
         assert self.house.hashes() == hashes
         for actor in self.actors:
-            actor.terminate()  # where it was away when the learner said that the run is over
+            actor.join(GOODBYE_S)
+            if actor.is_alive():
+                actor.terminate()  # it was away when the learner said that the run is over
             exits(actor, 0)
 
 
@@ -199,6 +207,55 @@ def test_messages_that_come_a_byte_at_a_time_are_whole(run: Run, quiet: list[str
     run.links.trickle(True)
     run.learner.until(12)
     run.links.trickle(False)
-    run.learner.until(UPDATES - 1)  # after the last, actors may try to reach a learner that is gone
-    assert [proxy.connections for proxy in run.links.both] == [2, 2]
     run.ends_as(quiet)
+
+
+def leave_at_once(folder: Path) -> None:
+    """Actors with keys that follow theta and are gone again; then one that hears it."""
+    keyring.new(folder)
+    with closing(LearnerLinks(f"tcp://{HERE}:*", LIMITS, LearnerKeys.of(folder / "learner"))) as learner:
+        for stays in (False, False, True):
+            with closing(ActorLinks(str(learner.address), ActorKeys.of(folder / "actor"))) as actor:
+                connected(actor)
+                actor.follow(learner.theta_port)
+                deadline = time.monotonic() + (DEADLINE_S if stays else 0.3)
+                while not (heard := publish(learner, actor)) and time.monotonic() < deadline:
+                    pass
+        assert heard
+        listen_for(learner, 1.5)  # heartbeats come every second
+
+
+def connected(actor: ActorLinks) -> None:
+    until(lambda: actor.receive(0.01) or actor.connection)
+
+
+def publish(learner: LearnerLinks, actor: ActorLinks) -> list[Frames]:
+    learner.publish([b"theta"])
+    learner.receive(0.01)
+    return actor.receive(0.01)
+
+
+def listen_for(learner: LearnerLinks, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        learner.receive(0.1)
+
+
+def flood(folder: Path) -> None:
+    """An actor says more than there is room for, to a learner that is busy, and is gone."""
+    with closing(LearnerLinks(f"tcp://{HERE}:*", LIMITS)) as learner:
+        with closing(ActorLinks(str(learner.address))) as actor:
+            connected(actor)
+            sent = 0
+            deadline = time.monotonic() + DEADLINE_S
+            while sent < 500 and time.monotonic() < deadline:
+                sent += actor.send([b"more than the learner has room for"])
+        time.sleep(2.0)  # busy, while heartbeats come every second
+        assert learner.receive(DEADLINE_S)
+
+
+@pytest.mark.parametrize("trouble", [leave_at_once, flood])
+def test_no_actor_takes_the_learner_with_it(tmp_path: Path, trouble: Callable[[Path], None]) -> None:
+    process = processes.Process(target=trouble, args=(tmp_path / "keys",))
+    process.start()
+    exits(process, 0)
