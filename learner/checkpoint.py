@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ from protocol.config import ClewError, Config
 Floats = npt.NDArray[np.float32]
 
 KEPT = 2  # checkpoints
+
+log = logging.getLogger("clew")
 
 
 class CheckpointError(Exception):
@@ -57,6 +59,7 @@ def save(run_dir: Path, checkpoint: Checkpoint) -> None:
     """Adds a checkpoint, and removes all but the newest. OSError leaves the former ones as they were."""
     folder = run_dir / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
+    _sync(run_dir)
     arrays = {f"theta.{version}": theta for version, theta in checkpoint.thetas.items()}
     content = save_arrays({**arrays, "adam.mean": checkpoint.mean, "adam.square": checkpoint.square})
     about = {
@@ -68,19 +71,23 @@ def save(run_dir: Path, checkpoint: Checkpoint) -> None:
         "arrays_sha256": hashlib.sha256(content).hexdigest(),
     }
     name = f"{checkpoint.update:08d}"
-    _write(folder / f"{name}.safetensors", content)
-    _write(folder / f"{name}.json", json.dumps({"about": about, "sha256": _digest(about)}, indent=1).encode())
+    _clear(folder)  # of a save cut short: it takes the room that this one needs
+    try:
+        _put(folder, {f"{name}.safetensors": content, f"{name}.json": _sealed(about)})
+    except OSError:
+        _clear(folder)
+        raise
     _prune(folder, name)
 
 
 def load(run_dir: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole, with a line on stderr for each that is not; None where there is none."""
+    """The newest checkpoint that is whole, with a warning for each that is not; None where there is none."""
     found = _newest_first(run_dir)
     for path in found:
         try:
             return _read(path)
         except CheckpointError as error:
-            print(f"{path} is damaged ({error}); trying the checkpoint before it", file=sys.stderr)
+            log.warning("%s is damaged (%s); trying the checkpoint before it", path, error)
     if found:
         raise ClewError(
             f"no checkpoint in {run_dir / 'checkpoints'} is whole; start anew in another run directory"
@@ -136,42 +143,59 @@ def _read(path: Path) -> Checkpoint:
 
 def _about(path: Path) -> dict[str, Any]:
     try:
-        sealed = json.loads(path.read_bytes())
-        about: dict[str, Any] = sealed["about"]
-        if _digest(about) != sealed["sha256"]:
-            raise CheckpointError("it does not match its checksum")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = path.read_bytes()
+        about: dict[str, Any] = json.loads(content)["about"]
+    except OSError as error:
         raise CheckpointError(str(error)) from None
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError("it is cut short or overwritten") from None
+    if content != _sealed(about):
+        raise CheckpointError("it does not match its checksum")
     return about
 
 
-def _digest(about: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+def _sealed(about: dict[str, Any]) -> bytes:
+    """The JSON, with its own checksum."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    return json.dumps({"about": about, "sha256": digest}, indent=1).encode()
 
 
 def _newest_first(run_dir: Path) -> list[Path]:
     return sorted((run_dir / "checkpoints").glob("*.json"), reverse=True)
 
 
-def _write(path: Path, content: bytes) -> None:
-    """All or nothing, and on the disk when it returns."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+def _put(folder: Path, files: dict[str, bytes]) -> None:
+    """Writes all of them before any gets its name; then each, in order, gets it and is on the disk."""
+    for name, content in files.items():
+        with (folder / (name + ".tmp")).open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    for name in files:
+        (folder / (name + ".tmp")).replace(folder / name)
+        _sync(folder)
+
+
+def _sync(folder: Path) -> None:
+    """The names in a folder are on the disk when it returns."""
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def _prune(folder: Path, newest: str) -> None:
-    """Removes all but `newest` and those before it, the JSON first, and leftovers of a write cut short."""
+    """Removes all but `newest` and those before it, the JSON first."""
     kept = sorted(path.stem for path in folder.glob("*.json") if path.stem <= newest)[-KEPT:]
-    for pattern in ("*.tmp", "*.json", "*.safetensors"):
-        for path in folder.glob(pattern):
-            if path.stem not in kept:
-                path.unlink(missing_ok=True)
+    for path in folder.glob("*.json"):
+        if path.stem not in kept:
+            path.unlink(missing_ok=True)
+    _clear(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Removes what belongs to no checkpoint."""
+    for path in [*folder.glob("*.tmp"), *folder.glob("*.safetensors")]:
+        if path.suffix == ".tmp" or not path.with_suffix(".json").exists():
+            path.unlink(missing_ok=True)

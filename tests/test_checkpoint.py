@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
-import json
+import itertools
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from learner.ascent import Ascent
 from learner.checkpoint import Checkpoint, beginning, load, save
-from learner.journal import Journal
 from protocol.config import ClewError, Config
+from tests.test_processes import DEADLINE_S, processes
 
 CONFIG = Config()
 
 
-def checkpoint(update: int, config: Config = CONFIG) -> Checkpoint:
+def checkpoint(update: int, size: int = 50) -> Checkpoint:
     def floats(seed: int) -> np.typing.NDArray[np.float32]:
-        return np.random.default_rng([update, seed]).normal(size=50).astype(np.float32)
+        return np.random.default_rng([update, seed]).normal(size=size).astype(np.float32)
 
     return Checkpoint(
-        update, "run", config, {update - 1: floats(0), update: floats(1)}, floats(2), floats(3), update
+        update, "run", CONFIG, {update - 1: floats(0), update: floats(1)}, floats(2), floats(3), update
     )
 
 
 def files(run_dir: Path) -> list[str]:
     return sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+
+
+def files_of(*updates: int) -> list[str]:
+    return [f"{update:08d}.{kind}" for update in updates for kind in ("json", "safetensors")]
+
+
+def is_whole(found: Checkpoint, update: int) -> bool:
+    """Whether every bit of it is as it was saved."""
+    saved = checkpoint(update)
+    return (found.update, found.run, found.config, found.steps, content(found)) == (
+        (update, saved.run, saved.config, saved.steps, content(saved))
+    )
+
+
+def content(found: Checkpoint) -> list[tuple[int, bytes]]:
+    thetas = [(version, theta.tobytes()) for version, theta in sorted(found.thetas.items())]
+    return [*thetas, (-1, found.mean.tobytes()), (-2, found.square.tobytes())]
 
 
 def loaded(run_dir: Path) -> Checkpoint:
@@ -39,35 +65,23 @@ def loaded(run_dir: Path) -> Checkpoint:
 
 
 def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    saved = checkpoint(4)
-    save(tmp_path, saved)
-    found = loaded(tmp_path)
-    assert (found.update, found.run, found.config, found.steps) == (4, "run", CONFIG, 4)
-    assert {version: theta.tobytes() for version, theta in found.thetas.items()} == {
-        version: theta.tobytes() for version, theta in saved.thetas.items()
-    }
-    assert found.theta.tobytes() == saved.thetas[4].tobytes()
-    assert found.mean.tobytes() == saved.mean.tobytes()
-    assert found.square.tobytes() == saved.square.tobytes()
+    save(tmp_path, checkpoint(4))
+    assert is_whole(loaded(tmp_path), 4)
 
 
 def test_the_newest_two_are_kept(tmp_path: Path) -> None:
     for update in (2, 4, 6):
         save(tmp_path, checkpoint(update))
-    assert files(tmp_path) == [
-        "00000004.json",
-        "00000004.safetensors",
-        "00000006.json",
-        "00000006.safetensors",
-    ]
+    assert files(tmp_path) == files_of(4, 6)
     assert loaded(tmp_path).update == 6
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_said_in_one_line(
+    tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture, data: st.DataObject
 ) -> None:
+    caplog.clear()
     run_dir = tmp_path_factory.mktemp("run")
     for update in (2, 4):
         save(run_dir, checkpoint(update))
@@ -79,17 +93,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     else:
         content[at] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
-    found = loaded(run_dir)
-    assert found.update == 2 or found.theta.tobytes() == checkpoint(4).theta.tobytes()
-
-
-def test_a_damaged_checkpoint_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for update in (2, 4):
-        save(tmp_path, checkpoint(update))
-    (tmp_path / "checkpoints/00000004.safetensors").write_bytes(b"")
-    assert loaded(tmp_path).update == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert "00000004.json is damaged" in line
+    assert is_whole(loaded(run_dir), 2)
+    [warning] = caplog.messages
+    assert "00000004.json is damaged (" in warning
+    assert "\n" not in warning
 
 
 def test_no_whole_checkpoint_at_all_is_an_error_not_a_fresh_start(tmp_path: Path) -> None:
@@ -106,12 +113,113 @@ def test_a_write_cut_short_leaves_the_former_checkpoint(tmp_path: Path) -> None:
     (folder / "00000004.json.tmp").write_bytes(b'{"about"')
     assert loaded(tmp_path).update == 2
     save(tmp_path, checkpoint(3))
-    assert files(tmp_path) == [
-        "00000002.json",
-        "00000002.safetensors",
-        "00000003.json",
-        "00000003.safetensors",
-    ]
+    assert files(tmp_path) == files_of(2, 3)
+
+
+def save_on_and_on(run_dir: Path, done: int, out: Connection) -> None:
+    """Says which update's checkpoint is on the disk, for ever."""
+    for update in itertools.count(done + 1):
+        out.send(update - 1)
+        save(run_dir, checkpoint(update, size=20_000))
+
+
+def test_whenever_a_learner_is_killed_a_whole_checkpoint_is_there_and_none_is_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = random.Random(0)
+    durable = 0
+    for _ in range(40):
+        heard, out = processes.Pipe(duplex=False)
+        process = processes.Process(target=save_on_and_on, args=(tmp_path, durable, out))
+        process.start()
+        out.close()
+        for _ in range(rng.randint(2, 4)):
+            began = time.monotonic()
+            assert heard.poll(DEADLINE_S)
+            durable = heard.recv()
+        save_s = time.monotonic() - began
+        time.sleep(rng.random() * save_s)  # to somewhere in the next save
+        process.kill()
+        process.join()
+        durable = max([durable, *all_of(heard)])
+        found = loaded(tmp_path)
+        assert found.update in (durable, durable + 1)
+        assert content(found) == content(checkpoint(found.update, size=20_000))
+        durable = found.update
+    assert not caplog.messages
+
+
+def all_of(heard: Connection) -> Iterator[int]:
+    """What else was said before the other end died."""
+    with suppress(EOFError):
+        while True:
+            yield heard.recv()
+
+
+TOUCHES = {"open", "os.rename", "os.remove"}  # audit events: what a save does to its folder
+
+
+def save_and_die(run_dir: Path, update: int, touches: int) -> None:
+    """Is killed after it has touched the folder so many times."""
+    left = itertools.count(touches, -1)
+
+    def watch(event: str, given: tuple[object, ...]) -> None:
+        if event in TOUCHES and str(given[0]).startswith(str(run_dir)) and next(left) == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    save(run_dir, checkpoint(update))
+
+
+def test_a_save_killed_between_any_two_steps_leaves_a_whole_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = []
+    for touches in itertools.count():
+        run_dir = tmp_path / str(touches)
+        for update in (1, 2):
+            save(run_dir, checkpoint(update))
+        process = processes.Process(target=save_and_die, args=(run_dir, 3, touches))
+        process.start()
+        process.join(DEADLINE_S)
+        found.append(loaded(run_dir).update)
+        assert is_whole(loaded(run_dir), found[-1])
+        save(run_dir, checkpoint(4))
+        assert files(run_dir) == files_of(found[-1], 4)
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+    assert found == sorted(found)
+    assert found.count(2) >= 5  # two files opened, two renamed, the folder synced in between
+    assert found.count(3) >= 4  # the folder synced, two files removed, nothing left to do
+    assert not caplog.messages
+
+
+@contextmanager
+def room_for(file_bytes: int) -> Iterator[None]:
+    """Files cannot grow beyond this size: a write takes what fits, then fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [50, 5_000])  # the JSON is the larger file; the arrays are
+def test_a_save_without_room_leaves_the_former_checkpoints_and_nothing_else(
+    tmp_path: Path, size: int
+) -> None:
+    for update in (1, 2):
+        save(tmp_path, checkpoint(update, size=size))
+    largest = max(path.stat().st_size for path in (tmp_path / "checkpoints").iterdir())
+    for file_bytes in {0, 1, *range(0, largest, largest // 50), largest - 1}:
+        with room_for(file_bytes), pytest.raises(OSError, match="File too large"):
+            save(tmp_path, checkpoint(3, size=size))
+        assert files(tmp_path) == files_of(1, 2)
+    assert content(loaded(tmp_path)) == content(checkpoint(2, size=size))
+    save(tmp_path, checkpoint(3, size=size))
+    assert files(tmp_path) == files_of(2, 3)
 
 
 def test_another_config_is_refused_and_says_what_differs(tmp_path: Path) -> None:
@@ -130,33 +238,6 @@ def test_a_run_is_not_overwritten_and_nothing_resumes_from_nothing(tmp_path: Pat
     found = beginning(tmp_path, CONFIG, resume=True)
     assert found
     assert found.update == 2
-
-
-def test_a_journal_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, 0)
-    for update in range(1, 6):
-        journal.append({"update": update})
-    journal.close()
-    path = tmp_path / "updates.jsonl"
-    with path.open("a") as file:
-        file.write('{"update": 6, "cut sh')
-    journal = Journal(tmp_path, 3)
-    journal.append({"update": 4, "again": True})
-    journal.close()
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [
-        {"update": 1},
-        {"update": 2},
-        {"update": 3},
-        {"update": 4, "again": True},
-    ]
-
-
-def test_a_run_directory_belongs_to_one_learner(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, 0)
-    with pytest.raises(ClewError, match="another learner works in"):
-        Journal(tmp_path, 0)
-    journal.close()
-    Journal(tmp_path, 0).close()
 
 
 def ascent(update: int) -> Ascent:

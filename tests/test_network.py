@@ -1,0 +1,261 @@
+"""Whatever the network does, theta comes out the same, nothing restarts, and work goes on once it may."""
+
+from __future__ import annotations
+
+import random
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import pytest
+
+from deploy import keys as keyring
+from protocol.keys import ActorKeys, LearnerKeys
+from protocol.links import ActorLinks, Frames, LearnerLinks
+from protocol.wire import Limits
+from tests.proxy import Endpoint, Proxy
+from tests.test_processes import DEADLINE_S, UPDATES, House, Learner, exits, new_house, processes, quiet
+
+__all__ = ["quiet"]  # a fixture
+
+LIMITS = Limits(frames=4, frame_bytes=10_000)
+HERE, THERE = "127.0.0.1", "127.0.0.2"  # the learner's address, and the one where its actors find it
+PACE_S = 0.05  # each way: the quickest run is not over before its fault
+GOODBYE_S = 3.0  # for an actor that knows that the run is over
+HEALED_S = 5.0  # the longest that the next update may take from when the network is well again
+
+
+@dataclass
+class Links:
+    """Both links of a run, as one."""
+
+    work: Proxy
+    theta: Proxy
+
+    @property
+    def both(self) -> tuple[Proxy, Proxy]:
+        return self.work, self.theta
+
+    def delay(self, delay_s: float) -> None:
+        for proxy in self.both:
+            proxy.delay_s = delay_s
+
+    def trickle(self, on: bool) -> None:
+        for proxy in self.both:
+            proxy.trickle = on
+
+    def stall(self) -> None:
+        for proxy in self.both:
+            proxy.stall()
+
+    def resume(self) -> None:
+        for proxy in self.both:
+            proxy.resume()
+
+    def reset(self) -> None:
+        for proxy in self.both:
+            proxy.reset()
+
+
+@dataclass
+class Run:
+    """A learner and two actors, and what is between them."""
+
+    house: House
+    links: Links
+    learner: Learner
+    actors: list[ForkServerProcess]
+
+    def ends_as(self, hashes: list[str]) -> None:
+        """With the same theta after every update; every process is the one that began."""
+        self.learner.ends()
+        assert self.house.hashes() == hashes
+        for actor in self.actors:
+            actor.join(GOODBYE_S)
+            if actor.is_alive():
+                actor.terminate()  # it was away when the learner said that the run is over
+            exits(actor, 0)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    port = free_ports()
+    with new_house(tmp_path) as lodging, between(port) as links:
+        links.delay(PACE_S)
+        house = replace(lodging, address=f"tcp://{HERE}:{port}")
+        learner = house.learner()
+        until(lambda: listens((HERE, port + 1)))
+        outside = replace(house, address=f"tcp://{THERE}:{port}")
+        yield Run(house, links, learner, [outside.actor(), outside.actor()])
+
+
+@contextmanager
+def between(port: int) -> Iterator[Links]:
+    """Proxies of the work link, and of the theta link next to it."""
+    with ExitStack() as stack:
+        work, theta = (
+            stack.enter_context(Proxy((THERE, number), (HERE, number))) for number in (port, port + 1)
+        )
+        yield Links(work, theta)
+
+
+def free_ports() -> int:
+    """A port that is free on both addresses, as is the next; below those that the system gives out itself."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with ExitStack() as stack:
+            try:
+                for place in [(host, number) for host in (HERE, THERE) for number in (port, port + 1)]:
+                    stack.enter_context(closing(socket.socket())).bind(place)
+            except OSError:
+                continue
+            return port
+
+
+def listens(place: Endpoint) -> bool:
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(place) == 0
+
+
+def until(happens: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not happens():
+        assert time.monotonic() < deadline
+
+
+def heard_within(learner: Learner, seconds: float) -> int | None:
+    """The last update that happens in that time."""
+    last, deadline = None, time.monotonic() + seconds
+    while (left_s := deadline - time.monotonic()) > 0:
+        if learner.records.poll(left_s):
+            last = learner.records.recv()["update"]
+    return last
+
+
+def test_a_proxy_is_late_but_no_bottleneck_and_holds_or_loses_what_it_is_told_to() -> None:
+    port = free_ports()
+    with (
+        closing(socket.create_server((HERE, port))) as server,
+        Proxy((THERE, port), (HERE, port)) as proxy,
+        closing(socket.create_connection((THERE, port), DEADLINE_S)) as near,
+    ):
+        far, _ = server.accept()
+        with closing(far), far.makefile("rb") as heard:
+            proxy.delay_s = 0.2
+            began = time.monotonic()
+            for number in range(100):
+                near.sendall(b"%d\n" % number)
+                assert not select.select([far], [], [], 0.001)[0] or time.monotonic() - began >= 0.2
+            sent_s = time.monotonic() - began
+            assert [int(heard.readline()) for _ in range(100)] == list(range(100))
+            assert time.monotonic() - began < sent_s + 0.4
+            proxy.delay_s = 0.0
+            proxy.stall()
+            near.sendall(b"held\n")
+            assert not select.select([far], [], [], 0.2)[0]
+            proxy.resume()
+            assert heard.readline() == b"held\n"
+            proxy.reset()
+            for end in (near, far):
+                with pytest.raises(ConnectionResetError):
+                    end.recv(1)
+    assert proxy.connections == 1
+
+
+@pytest.mark.slow
+def test_a_far_away_network_only_takes_longer(run: Run, quiet: list[str]) -> None:
+    run.links.delay(0.2)
+    run.learner.until(UPDATES - 1)  # after the last, actors may try to reach a learner that is gone
+    assert [proxy.connections for proxy in run.links.both] == [2, 2]
+    run.ends_as(quiet)
+
+
+@pytest.mark.slow
+def test_after_a_stall_longer_than_heartbeats_bear_work_goes_on_within_five_seconds(
+    run: Run, quiet: list[str]
+) -> None:
+    run.learner.until(6)
+    run.links.stall()
+    last = heard_within(run.learner, 5.0)
+    assert last is None or last <= 8  # what was on its way; then nothing
+    given_up = run.links.work.connections
+    assert given_up > 2
+    began = time.monotonic()
+    run.links.resume()
+    assert run.learner.records.poll(HEALED_S)
+    print(f"the next update came {time.monotonic() - began:.2f} s after the stall")
+    run.ends_as(quiet)
+
+
+def test_lost_connections_are_made_again(run: Run, quiet: list[str]) -> None:
+    for update in (4, 10, 16):
+        run.learner.until(update)
+        before = run.links.work.connections
+        run.links.reset()
+        run.learner.until(update + 3)  # at most two more have been answered already
+        assert run.links.work.connections > before
+    run.ends_as(quiet)
+
+
+def test_messages_that_come_a_byte_at_a_time_are_whole(run: Run, quiet: list[str]) -> None:
+    run.learner.until(4)
+    run.links.trickle(True)
+    run.learner.until(12)
+    run.links.trickle(False)
+    run.ends_as(quiet)
+
+
+def leave_at_once(folder: Path) -> None:
+    """Actors with keys that follow theta and are gone again; then one that hears it."""
+    keyring.new(folder)
+    with closing(LearnerLinks(f"tcp://{HERE}:*", LIMITS, LearnerKeys.of(folder / "learner"))) as learner:
+        for stays in (False, False, True):
+            with closing(ActorLinks(str(learner.address), ActorKeys.of(folder / "actor"))) as actor:
+                connected(actor)
+                actor.follow(learner.theta_port)
+                deadline = time.monotonic() + (DEADLINE_S if stays else 0.3)
+                while not (heard := publish(learner, actor)) and time.monotonic() < deadline:
+                    pass
+        assert heard
+        listen_for(learner, 1.5)  # heartbeats come every second
+
+
+def connected(actor: ActorLinks) -> None:
+    until(lambda: actor.receive(0.01) or actor.connection)
+
+
+def publish(learner: LearnerLinks, actor: ActorLinks) -> list[Frames]:
+    learner.publish([b"theta"])
+    learner.receive(0.01)
+    return actor.receive(0.01)
+
+
+def listen_for(learner: LearnerLinks, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        learner.receive(0.1)
+
+
+def flood(folder: Path) -> None:
+    """An actor says more than there is room for, to a learner that is busy, and is gone."""
+    with closing(LearnerLinks(f"tcp://{HERE}:*", LIMITS)) as learner:
+        with closing(ActorLinks(str(learner.address))) as actor:
+            connected(actor)
+            sent = 0
+            deadline = time.monotonic() + DEADLINE_S
+            while sent < 500 and time.monotonic() < deadline:
+                sent += actor.send([b"more than the learner has room for"])
+        time.sleep(2.0)  # busy, while heartbeats come every second
+        assert learner.receive(DEADLINE_S)
+
+
+@pytest.mark.parametrize("trouble", [leave_at_once, flood])
+def test_no_actor_takes_the_learner_with_it(tmp_path: Path, trouble: Callable[[Path], None]) -> None:
+    process = processes.Process(target=trouble, args=(tmp_path / "keys",))
+    process.start()
+    exits(process, 0)
