@@ -9,7 +9,6 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    PlatformCollector,
     ProcessCollector,
 )
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -26,8 +25,7 @@ class ActorMetrics(Collector):
         """`wire_bytes`: sent and received since the start; asked at every scrape."""
         self._wire_bytes = wire_bytes
         registry = self.registry = CollectorRegistry()
-        for process in (ProcessCollector, PlatformCollector):
-            process(registry=registry)
+        ProcessCollector(registry=registry)
         self.leases = Counter("clew_actor_leases", "Leases worked on.", registry=registry)
         self.mazes = Counter("clew_actor_mazes", "Mazes drawn.", registry=registry)
         self.attempts = Counter("clew_actor_attempts", "Attempts (episodes).", registry=registry)

@@ -177,8 +177,13 @@ class Learner:
             self._cannot_write(error)
 
     def _cannot_write(self, error: OSError) -> None:
+        """Counts it, and says so at the 1st, 2nd, 4th, 8th … time."""
         self._refusals["checkpoint"] += 1
-        log.error("cannot write to %s: %s; make room there, training goes on", self._run_dir, error.strerror)
+        count = self._refusals["checkpoint"]
+        if count & (count - 1) == 0:
+            log.error(
+                "cannot write to %s: %s; make room there, training goes on", self._run_dir, error.strerror
+            )
 
     def _fresh(self) -> Checkpoint:
         """Where a new run begins."""

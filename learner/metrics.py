@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -16,6 +16,7 @@ PHASES = ("waiting", "decoding", "gradient", "publishing", "checkpoint")
 REASONS = (  # for which a message does not count, or a gradient or checkpoint fails; zero must be seen, too
     *(
         "frames",
+        "size",
         "kind",
         "fields",
         "layout",
@@ -67,8 +68,7 @@ class LearnerMetrics(Collector):
         )
         for phase in PHASES:
             self._phase_s.labels(phase)
-        for process in (ProcessCollector, PlatformCollector):
-            process(registry=self.registry)
+        ProcessCollector(registry=self.registry)
         self.registry.register(self)
 
     def observe(self, phase: str, seconds: float) -> None:

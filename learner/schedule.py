@@ -106,8 +106,8 @@ class Schedule:
 
     @property
     def idle(self) -> list[Actor]:
-        """The actors that hold nothing."""
-        return [actor for actor, worker in self.workers.items() if not worker.held]
+        """The actors that nothing is expected of: nobody else would notice if they were gone."""
+        return [actor for actor, worker in self.workers.items() if not worker.held or worker.overdue]
 
     def join(self, actor: Actor, name: str, capacity: int) -> None:
         """An actor with empty hands, whatever was known of it before."""

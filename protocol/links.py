@@ -32,7 +32,10 @@ DEAD_AFTER_MS = 3_000  # without an answer to one
 # come behind them: an actor may work on a lease for minutes while it is pinged.
 LEARNER_WORK = (64, 64)  # per actor; it holds no more than a few leases
 ACTOR_WORK = (4, 1_000)
-LEARNER_THETA = (8, 1)  # versions, per actor; one that falls further behind fetches what it needs
+LEARNER_THETA = (
+    8,
+    64,
+)  # versions, per actor; one that falls further behind fetches. Read: its subscription and key
 ACTOR_THETA = (1, 64)
 LINGER_MS = 500  # for the last Bye to get out
 CONNECT_MS = 1_500  # else the system's own attempts, seconds apart after a cut, decide when it has healed
@@ -306,7 +309,9 @@ def _socket(
     link.set(zmq.RCVHWM, queue[1])
     link.set(zmq.MAXMSGSIZE, 2 * frame_bytes)  # what is too large is counted; the absurd ends its connection
     link.set(zmq.LINGER, LINGER_MS)
-    link.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    # Only actors ping, and their pings say when the learner may take them for dead. A learner's own ping to an
+    # actor that hung up while its messages found no room would abort the whole process (zeromq/libzmq #4364).
+    link.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS if kind in (zmq.DEALER, zmq.SUB) else 0)
     link.set(zmq.HEARTBEAT_TIMEOUT, DEAD_AFTER_MS)
     link.set(zmq.HEARTBEAT_TTL, DEAD_AFTER_MS)
     link.set(zmq.HANDSHAKE_IVL, DEAD_AFTER_MS)

@@ -30,7 +30,8 @@ class Reply(NamedTuple):
     body: str
 
 
-def ask(server: status.Server, path: str, method: str = "GET") -> Reply:
+def ask(server: status.Server | None, path: str, method: str = "GET") -> Reply:
+    assert server
     connection = HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE_S)
     try:
         connection.request(method, path)
@@ -60,6 +61,7 @@ def threads() -> list[threading.Thread]:
 @contextmanager
 def serving(registry: CollectorRegistry | None = None) -> Iterator[status.Server]:
     with status.serve(0, registry or CollectorRegistry(), lambda: True) as server:
+        assert server
         yield server
 
 
