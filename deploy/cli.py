@@ -222,20 +222,34 @@ def evaluate(
 @app.command()
 def bench(
     rule: Annotated[str | None, typer.Option(help="Over inner.rule: sgd, meta-sgd or learned.")] = None,
-    actors: Actors = 2,
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="Actor processes, 2; simulated ones, 1,000.")
+    ] = None,
     assignments: Set = None,
     device: Device = "auto",
+    links: Annotated[
+        bool,
+        typer.Option(
+            "--links", help="The links alone: simulated actors on real sockets, with and without keys."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure environment steps per second, end to end, and what takes the time."""
-    from deploy import bench as measure
+    from deploy import bench as training
+    from deploy import bench_links
 
-    given = [*measure.SETTING, *([f"inner.rule={rule}"] if rule else []), *(assignments or [])]
-    figures = measure.bench(load(None, given), actors, device)
+    if links:
+        figures = bench_links.bench(actors or 1_000)
+        table = bench_links.report
+    else:
+        given = [*training.SETTING, *([f"inner.rule={rule}"] if rule else []), *(assignments or [])]
+        figures = training.bench(load(None, given), actors or 2, device)
+        table = training.report
     if as_json:
         print(json.dumps(figures))
     else:
-        show(measure.report(figures))
+        show(table(figures))
 
 
 def show(table: Table) -> None:

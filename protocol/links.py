@@ -98,14 +98,12 @@ class LearnerLinks:
 
     def receive(self, timeout_s: float) -> Received | None:
         """The next message, if one comes in time and nobody calls `wake`."""
-        if not self._work.poll(0):
-            self._poller.poll(int(timeout_s * 1000))
-            with suppress(BlockingIOError):
-                self._bell.recv(1_024)
         try:
             actor = self._work.recv(zmq.NOBLOCK)
         except zmq.Again:
-            return None
+            if not self._waited(timeout_s):
+                return None
+            actor = self._work.recv(zmq.NOBLOCK)
         header = self._work.recv(zmq.NOBLOCK, copy=False)
         others = self._work.recv_multipart(zmq.NOBLOCK) if header.more else []
         frames = [header.bytes, *others]
@@ -113,6 +111,13 @@ class LearnerLinks:
         return Received(
             actor, frames, str(header.get("Peer-Address")) if self.address.scheme == "tcp" else ""
         )
+
+    def _waited(self, timeout_s: float) -> bool:
+        """Whether there is a message, after waiting for one or for the bell."""
+        ready = dict(self._poller.poll(int(timeout_s * 1000)))
+        with suppress(BlockingIOError):
+            self._bell.recv(1_024)
+        return self._work in ready
 
     def wake(self) -> None:
         """Ends the wait of `receive`, from any thread."""
@@ -158,9 +163,9 @@ class LearnerLinks:
             self._authenticator.start()
             self._authenticator.configure_curve_callback(DOMAIN, self._door)
         largest = self._limits.frame_bytes
-        self._work = _socket(self._context, zmq.ROUTER, self.address, largest, LEARNER_WORK, self._keys)
+        self._work = new_socket(self._context, zmq.ROUTER, self.address, largest, LEARNER_WORK, self._keys)
         self._work.set(zmq.ROUTER_MANDATORY, 1)
-        self._theta = _socket(self._context, zmq.PUB, self.address, largest, LEARNER_THETA, self._keys)
+        self._theta = new_socket(self._context, zmq.PUB, self.address, largest, LEARNER_THETA, self._keys)
         self._poller = zmq.Poller()
         self._poller.register(self._work, zmq.POLLIN)
         self._poller.register(self._bell, zmq.POLLIN)
@@ -185,7 +190,7 @@ class ActorLinks:
             raise ClewError(f"{connect} names no port; use the one that the learner printed")
         self._keys = keys
         self._context = zmq.Context()
-        self._work = _socket(
+        self._work = new_socket(
             self._context, zmq.DEALER, self._address, ACTOR_LIMITS.frame_bytes, ACTOR_WORK, keys
         )
         self._events = self._work.get_monitor_socket(HANDSHAKES | zmq.EVENT_DISCONNECTED)
@@ -207,7 +212,7 @@ class ActorLinks:
             return
         self._unfollow()
         self._theta_port = theta_port
-        self._theta = _socket(
+        self._theta = new_socket(
             self._context, zmq.SUB, self._address, ACTOR_LIMITS.frame_bytes, ACTOR_THETA, self._keys
         )
         self._theta.set(zmq.SUBSCRIBE, b"")
@@ -286,7 +291,7 @@ class _Doorkeeper:
         return welcome
 
 
-def _socket(
+def new_socket(
     context: zmq.Context[Socket],
     kind: int,
     address: Address,
