@@ -20,8 +20,7 @@ from protocol.links import ActorLinks
 from protocol.messages import CONTRACT, Bye, Hello, Lease, Rollouts
 from protocol.wire import ACTOR_LIMITS, decode, encode
 from tests.test_cli import ENDLESS, children, first_line, records, running, wait_until
-from tests.test_fuzz import LONG, listen, resident_kib
-from tests.test_processes import House, Impostor, Learner, new_house, with_run
+from tests.test_processes import House, Impostor, new_house, with_run
 
 pytestmark = pytest.mark.soak
 
@@ -29,60 +28,59 @@ CHURN_S = 600.0
 SETTLED_S = 120.0  # of it, after which memory must not grow
 GROWTH = 0.01
 CROWD = 20  # connections at a time
+MOST = 200  # the same, once
 KILLING_S = 60.0
 LEASE_S = 0.05  # what a quick actor of the crowd takes
 
 
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    with new_house(tmp_path) as one:
-        yield one
+def held(pid: int) -> tuple[int, int]:
+    """Open files and threads of a process."""
+    return len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))
 
 
-def open_files(learner: Learner) -> int:
-    return len(os.listdir(f"/proc/{learner.process.pid}/fd"))
+def resident_kib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
 
-def threads(learner: Learner) -> int:
-    return len(os.listdir(f"/proc/{learner.process.pid}/task"))
-
-
-def come_and_go(house: House, rng: random.Random) -> None:
+def come_and_go(address: str, count: int, rng: random.Random) -> None:
     """A crowd joins; some take leases with them, some say goodbye, some are just gone."""
-    crowd = [ActorLinks(house.address) for _ in range(CROWD)]
+    crowd = [ActorLinks(address) for _ in range(count)]
     for links in crowd:
         links.send(encode(Hello(CONTRACT, "passer-by", rng.randint(0, 2), "127.0.0.1:9")))
     for links in crowd:
         links.receive(0.1)
         if rng.random() < 0.5:
             links.send(encode(Bye("retry", "")))
-        with closing(links):
-            pass
+        links.close()
 
 
 @pytest.mark.timeout(CHURN_S + 120)
-def test_actors_that_come_and_go_for_ten_minutes_leave_nothing_behind(house: House) -> None:
+def test_actors_that_come_and_go_for_ten_minutes_leave_nothing_behind(tmp_path: Path) -> None:
     rng = random.Random(0)
-    learner = house.learner(LONG)
-    house.actor()
-    learner.until(10)
-    before = open_files(learner), threads(learner)
-    began, settled_kib, last = time.monotonic(), 0, 0
-    while (passed_s := time.monotonic() - began) < CHURN_S:
-        come_and_go(house, rng)
-        listen(learner)
-        if passed_s > SETTLED_S and not settled_kib:
-            settled_kib, last = resident_kib(learner), learner.until(0)["update"]
-    grown = resident_kib(learner) / settled_kib - 1
-    print(
-        f"resident memory {settled_kib} KiB, grown by {grown:.2%}; updates {last} -> {learner.until(0)['update']}"
-    )
-    assert learner.until(0)["update"] > last
-    assert grown < GROWTH
-    deadline = time.monotonic() + 30
-    while (open_files(learner), threads(learner)) > before:
-        listen(learner)
-        assert time.monotonic() < deadline, f"{before} open files and threads have become more"
+    address, run_dir = f"ipc://{tmp_path}/learner", tmp_path / "run"
+    with (
+        running("learner", "--bind", address, "--run-dir", "run", *ENDLESS, folder=tmp_path) as learner,
+        running("actor", "--connect", address, folder=tmp_path) as actor,
+    ):
+        for stream in (learner.stdout, learner.stderr, actor.stdout, actor.stderr):
+            threading.Thread(target=deque, args=(stream, 0), daemon=True).start()
+        journal = run_dir / "updates.jsonl"
+        wait_until(lambda: journal.exists() and len(records(run_dir)) > 10)
+        before = held(learner.pid)
+        came = MOST
+        come_and_go(address, MOST, rng)  # memory is that of the largest crowd so far
+        began, settled_kib, last = time.monotonic(), 0, 0
+        while (passed_s := time.monotonic() - began) < CHURN_S:
+            come_and_go(address, CROWD, rng)
+            came += CROWD
+            if passed_s > SETTLED_S and not settled_kib:
+                settled_kib, last = resident_kib(learner.pid), len(records(run_dir))
+        grown, now = resident_kib(learner.pid) / settled_kib - 1, len(records(run_dir))
+        print(f"{came} came and went; {settled_kib} KiB, grown by {grown:.2%}; updates {last} -> {now}")
+        assert now > last
+        assert grown < GROWTH
+        wait_until(lambda: held(learner.pid) <= before)
 
 
 @pytest.mark.timeout(KILLING_S + 120)
