@@ -35,8 +35,8 @@ def admit(rollouts: Rollouts, config: Config) -> StateTable:
             raise AdmissionError("shape")
         if not np.isfinite(attempts.log_prob).all():
             raise AdmissionError("not_finite")
-        if not _is_walked(attempts, table, config.run.horizon):
-            raise AdmissionError("steps")
+    if not _is_walked(rollouts.stages, table, config.run.horizon):
+        raise AdmissionError("steps")
     return table
 
 
@@ -77,20 +77,21 @@ def _is_solvable(mazes: Mazes) -> bool:
     return not (blocked_MC[maze_M, mazes.start] | blocked_MC[maze_M, mazes.exit]).any()
 
 
-def _is_walked(attempts: Attempts, table: StateTable, horizon: int) -> bool:
+def _is_walked(stages: Sequence[Attempts], table: StateTable, horizon: int) -> bool:
     """Whether every attempt begins at the start, goes where its moves lead, and ends at exit or horizon."""
-    length_W = attempts.length.reshape(-1).astype(np.int64)
-    end_W = np.cumsum(length_W)
-    if length_W.min() == 0 or length_W.max() > horizon or end_W[-1] != len(attempts.visits):
+    if any(attempts.length.sum() != len(attempts.visits) for attempts in stages):
         return False
+    length_W = np.concatenate([attempts.length.reshape(-1) for attempts in stages]).astype(np.int64)
+    visits_N = np.concatenate([attempts.visits for attempts in stages])
     pairs = table.exit_state * A  # (state, move) pairs of each maze
-    if attempts.visits.max() >= pairs:
+    if length_W.min() == 0 or length_W.max() > horizon or visits_N.max() >= pairs:
         return False
-    mazes, each = attempts.length.shape
-    first_W = np.repeat(np.arange(mazes) * pairs, each)
-    next_N = table.next_MSA.reshape(-1).take(np.repeat(first_W, length_W) + attempts.visits)
-    if not ((next_N[end_W - 1] == table.exit_state) | (length_W == horizon)).all():
+    first_M = np.arange(len(table.count_M)) * pairs
+    first_W = np.concatenate([first_M.repeat(attempts.length.shape[1]) for attempts in stages])
+    next_N = table.next_MSA.reshape(-1).take(first_W.repeat(length_W) + visits_N)
+    last_W = np.cumsum(length_W) - 1
+    if not ((next_N[last_W] == table.exit_state) | (length_W == horizon)).all():
         return False
-    next_N[end_W - 1] = 0  # the next attempt begins in state 0; so does the first
-    state_N = attempts.visits // A
+    next_N[last_W] = 0  # the next attempt begins in state 0; so does the first
+    state_N = visits_N // A
     return bool(state_N[0] == 0 and (next_N[:-1] == state_N[1:]).all())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import TypeVar
 
@@ -33,7 +34,16 @@ class StateTable:
     previous_MS: Ints  # [M, S] the last move that got it somewhere; NO_MOVE at the start
     next_MSA: Ints  # [M, S, A] the state that a move leads to; `exit_state` where it reaches the exit
     distance_MS: Ints  # [M, S] steps to the exit on the shortest path
-    seen_MCB: Floats  # [M, C, B] 1 where a cell around C is blocked or outside the maze
+    blocked: Bools  # [M, n, n]
+    radius: int  # how far the robot sees
+
+    @cached_property
+    def seen_MCB(self) -> Floats:
+        """[M, C, B] which of the B = (2r+1)^2 - 1 cells around each cell are blocked; outside counts as blocked."""
+        reach = range(-self.radius, self.radius + 1)
+        square = [(down, right) for down, right in product(reach, reach) if down or right]
+        seen = np.stack(list(_beside(self.blocked, square, outside=True)), axis=-1)
+        return seen.reshape(len(self.blocked), self.side**2, len(square)).astype(np.float32)
 
     @property
     def exit_state(self) -> int:
@@ -81,7 +91,8 @@ class StateTable:
             previous_MS=previous_MS,
             next_MSA=np.where(next_MSA, next_MSA, state_S.repeat(A).reshape(states, A)),
             distance_MS=to_exit_MC.reshape(-1).take(row_MS),
-            seen_MCB=_seen(mazes, radius),
+            blocked=mazes.blocked,
+            radius=radius,
         )
 
     @staticmethod
@@ -104,7 +115,8 @@ class StateTable:
                 [np.where(part.next_MSA == part.exit_state, states, part.next_MSA) for part in parts]
             ),
             distance_MS=padded([part.distance_MS for part in parts]),
-            seen_MCB=np.concatenate([part.seen_MCB for part in parts]),
+            blocked=np.concatenate([part.blocked for part in parts]),
+            radius=parts[0].radius,
         )
 
 
@@ -116,14 +128,6 @@ def _ways(mazes: Mazes) -> tuple[Ints, Bools]:
     both = np.concatenate((mazes.blocked, closed_MC.reshape(shape)))  # two searches in one are faster
     steps = distance(both, np.concatenate((mazes.exit, mazes.start)))
     return steps[:count], steps[count:] != UNREACHABLE
-
-
-def _seen(mazes: Mazes, radius: int) -> Floats:
-    """[M, C, B] which of the (2r+1)^2 - 1 cells around each cell are blocked; outside counts as blocked."""
-    reach = range(-radius, radius + 1)
-    square = [(down, right) for down, right in product(reach, reach) if down or right]
-    seen = np.stack(list(_beside(mazes.blocked, square, outside=True)), axis=-1)
-    return seen.reshape(len(mazes), mazes.side**2, len(square)).astype(np.float32)
 
 
 def _beside(

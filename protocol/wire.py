@@ -70,7 +70,7 @@ ACTOR_LIMITS = Limits(frames=2, frame_bytes=2**28)  # an actor has no config yet
 def encode(message: Message) -> list[bytes]:
     """The frames of `message`."""
     arrays = _arrays_of(message)
-    scalars = {name: getattr(message, name) for name in SCALARS[type(message).__name__].model_fields}
+    scalars = {name: getattr(message, name) for name in FIELDS[type(message).__name__]}
     declared = [(NAMES[array.dtype], array.shape) for array in arrays]
     header = (type(message).__name__, scalars, declared)
     return [msgpack.packb(header), *(array.astype(DTYPES[NAMES[array.dtype]]).tobytes() for array in arrays)]
@@ -164,3 +164,4 @@ def _scalars(kind: type) -> type[BaseModel]:
 
 HEADER: TypeAdapter[Header] = TypeAdapter(Header, config=ConfigDict(strict=True))
 SCALARS = {name: _scalars(kind) for name, kind in KINDS.items()}
+FIELDS = {name: tuple(scalars.model_fields) for name, scalars in SCALARS.items()}
