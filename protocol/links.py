@@ -40,17 +40,21 @@ ACTOR_THETA = (1, 64)
 LINGER_MS = 500  # for the last Bye to get out
 CONNECT_MS = 1_500  # else the system's own attempts, seconds apart after a cut, decide when it has healed
 DOMAIN = "clew"  # of our sockets, as ZAP calls it
-HANDSHAKES = (
-    zmq.EVENT_HANDSHAKE_SUCCEEDED
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+FAILURES = (  # of a handshake
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
-TROUBLES: dict[int, str] = {
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the learner refused this actor's key; allow it there with `clew keys add`",
-    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "one side has keys and the other none; start both with --keys, or neither",
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the handshake is broken off; compare learner.key with the learner's own key",
-}
+NOT_ALLOWED = "the learner refused this actor's key; allow it there with `clew keys add`"
+# A learner with other keys hangs up without a word; so does one that ends, and whoever is no learner.
+OTHER_KEYS = (
+    "the handshake fails: perhaps the learner has another key than learner.key says, or none; "
+    "compare the two, and start both with --keys"
+)
+NO_KEYS = (
+    "the handshake fails: perhaps one side has keys and the other none, or it is no learner; "
+    "start both with --keys or neither, or change the address"
+)
 FIRST_PAUSE_S = 0.1  # after a handshake that failed; doubled with each further one
 LONGEST_PAUSE_S = 2.0
 REFUSED_PAUSE_S = 30.0
@@ -188,7 +192,9 @@ class ActorLinks:
         self._work = _socket(
             self._context, zmq.DEALER, self._address, ACTOR_LIMITS.frame_bytes, ACTOR_WORK, keys
         )
-        self._events = self._work.get_monitor_socket(HANDSHAKES | zmq.EVENT_DISCONNECTED)
+        self._events = self._work.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | FAILURES | zmq.EVENT_DISCONNECTED
+        )
         self._work.connect(str(self._address))
         self._theta: Socket | None = None
         self._theta_port = -1
@@ -246,7 +252,7 @@ class ActorLinks:
                 self.connections += 1
                 self.connection, self.trouble, self._failures = self.connections, "", 0
                 self._unfollow()  # until the Welcome that comes over it
-            elif event in TROUBLES:
+            elif event & FAILURES:
                 self._fail(event)
             else:
                 self.connection = 0
@@ -259,12 +265,13 @@ class ActorLinks:
         self._unfollow()
         with suppress(zmq.ZMQError):  # libzmq has given it up already
             self._work.disconnect(str(self._address))
-        longest_s = REFUSED_PAUSE_S if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH else LONGEST_PAUSE_S
+        refused = event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        longest_s = REFUSED_PAUSE_S if refused else LONGEST_PAUSE_S
         self._again_at = time.monotonic() + min(FIRST_PAUSE_S * 2.0 ** min(self._failures - 1, 10), longest_s)
-        if (
-            event != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL or self._failures >= 3
-        ):  # a learner that ends looks alike
-            self.trouble = TROUBLES[event]
+        if refused:
+            self.trouble = NOT_ALLOWED
+        elif self._failures >= 3:  # a learner that ends looks alike
+            self.trouble = OTHER_KEYS if self._keys else NO_KEYS
 
     def _unfollow(self) -> None:
         if self._theta:
