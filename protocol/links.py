@@ -65,7 +65,7 @@ class Received(NamedTuple):
 
     actor: bytes  # as the work link names its connection
     frames: Frames
-    host: str  # its address as seen from here; "" over ipc
+    host: str  # its address as seen from here; "" where that is not known, as over ipc
 
 
 class LearnerLinks:
@@ -114,9 +114,7 @@ class LearnerLinks:
         others = self._work.recv_multipart(zmq.NOBLOCK) if header.more else []
         frames = [header.bytes, *others]
         self.received_bytes += sum(map(len, frames))
-        return Received(
-            actor, frames, str(header.get("Peer-Address")) if self.address.scheme == "tcp" else ""
-        )
+        return Received(actor, frames, _host(header) if self.address.scheme == "tcp" else "")
 
     def wake(self) -> None:
         """Ends the wait of `receive`, from any thread."""
@@ -326,6 +324,14 @@ def _socket(
     link.set(zmq.RECONNECT_IVL, 100)
     link.set(zmq.RECONNECT_IVL_MAX, 1_000)
     return link
+
+
+def _host(frame: zmq.Frame) -> str:
+    """Who sent it; nobody knows of a peer that speaks an old ZMTP, or hung up at once."""
+    try:
+        return str(frame.get("Peer-Address"))
+    except zmq.ZMQError:
+        return ""
 
 
 def _bind(link: Socket, address: Address) -> Address:

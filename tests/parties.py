@@ -117,8 +117,9 @@ class Place:
 
     def between(self, kind: type[P]) -> tuple[P, P]:
         """Proxies of the work link and of the theta link; `detour` leads through them."""
-        work = self.undo.enter_context(kind((THERE, self.port), (HERE, self.port)))
-        theta = self.undo.enter_context(kind((THERE, self.port + 1), (HERE, self.port + 1)))
+        work, theta = (kind((THERE, port), (HERE, port)) for port in (self.port, self.port + 1))
+        for proxy in (work, theta):
+            self.undo.enter_context(proxy)
         return work, theta
 
     def updates(self) -> list[dict[str, object]]:
