@@ -106,9 +106,10 @@ class Place:
         self.undo.callback(process.kill)
         return Party(process, log)
 
-    def learner(self, *arguments: object) -> Party:
+    def learner(self, *arguments: object, bind: str = "") -> Party:
         """It listens when this returns."""
-        learner = self.start("learner", *RUN, "--bind", self.address, "--metrics-port", 0, *arguments)
+        where = ("--bind", bind or self.address, "--metrics-port", 0)
+        learner = self.start("learner", *RUN, *where, *arguments)
         learner.says("listening on")
         return learner
 
