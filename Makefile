@@ -1,11 +1,11 @@
-# make train | make test | make bench. Everything lives in .venv; nothing else on the machine is touched.
+# make train | make test | make soak | make bench. Everything lives in .venv; nothing else on the machine is touched.
 
 PYTHON ?= python3
 CONFIG ?= deploy/configs/default.toml
 RUN ?= runs/$(shell date +%Y-%m-%d_%H-%M-%S)
 BIN := .venv/bin
 
-.PHONY: train test bench clean
+.PHONY: train test soak bench clean
 
 train: RUN := $(RUN)
 train: .venv/installed
@@ -17,6 +17,9 @@ test: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+soak: .venv/installed-test
+	$(BIN)/pytest -m soak -s
 
 bench: .venv/installed
 	$(BIN)/clew bench

@@ -87,6 +87,10 @@ class Learner:
             while not self.should_exit:
                 self.step()
             self._save()
+            if self._saved != self._version:
+                raise ClewError(
+                    f"update {self._version} could not be saved in {self._run_dir}; make room and --resume"
+                )
         finally:
             self.shutdown()
 

@@ -113,7 +113,7 @@ class Schedule:
         """An actor with empty hands, whatever was known of it before."""
         self.leave(actor)
         self.workers[actor] = Worker(name, capacity)
-        self._free[0][actor] = None
+        self._seat(actor)
 
     def leave(self, actor: Actor) -> None:
         """The actor is gone; what it held goes to others."""

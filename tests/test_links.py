@@ -107,7 +107,7 @@ def test_what_waits_for_a_learner_is_bounded(tmp_path: Path) -> None:
 
 def test_a_message_that_is_too_large_cuts_the_connection_not_the_learner(bind: str) -> None:
     with linked(bind) as (learner, actor, name):
-        actor.send([b"x" * (LIMITS.frame_bytes + 1)])
+        actor.send([b"x" * (2 * LIMITS.frame_bytes + 1)])
         until(lambda: not learner.send(name, [b"ping"]))
         assert learner.receive(0.0) is None
 

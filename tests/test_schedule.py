@@ -95,6 +95,12 @@ def test_the_least_busy_actor_gets_the_next_lease() -> None:
     assert [actor for actor, _ in leases(work)] == [b"a", b"b", b"a", b"b"]
 
 
+def test_an_actor_that_only_looks_gets_nothing() -> None:
+    work = schedule()
+    work.join(b"looks", "looks", 0)
+    assert not leases(work)
+
+
 def test_only_the_first_answer_counts() -> None:
     work = schedule()
     work.join(b"a", "a", 1)
@@ -270,7 +276,7 @@ class AnyActors(RuleBasedStateMachine):
         self.out: list[tuple[bytes, Lease]] = []
         self.taken: list[tuple[int, int]] = []
 
-    @rule(number=st.integers(0, 3), capacity=st.integers(1, 3))
+    @rule(number=st.integers(0, 3), capacity=st.integers(0, 3))
     def join(self, number: int, capacity: int) -> None:
         self.work.join(bytes([number]), "x", capacity)
 

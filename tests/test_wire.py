@@ -52,7 +52,7 @@ def packed(*header: object) -> bytes:
 
 scalar_messages = st.one_of(
     st.builds(Hello, texts, texts, st.integers(0, 16), st.sampled_from(["", ":80", "host-1.x:9", "[::1]:1"])),
-    st.builds(Welcome, texts, texts, texts, st.integers(0, 65_535)),
+    st.builds(Welcome, texts, texts, texts, st.integers(0, 65_535), counts, st.floats(0, 1e12)),
     st.builds(Lease, counts, counts, counts, counts, st.tuples(counts, counts, counts), seconds),
     st.builds(Fetch, counts),
     st.builds(Bye, st.sampled_from(["over", "refused", "retry"]), texts),

@@ -1,0 +1,200 @@
+"""Processes that are killed, stopped, or stuck: theta comes out the same, and in time."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from learner.clerk import DIVERGED_AFTER
+from protocol.inner import initial_theta
+from protocol.links import LearnerLinks
+from protocol.messages import CONTRACT, Hello, Lease, Theta, Welcome
+from protocol.wire import ACTOR_LIMITS, Limits, decode, encode
+from tests.test_processes import (
+    CONFIG,
+    DEADLINE_S,
+    House,
+    Impostor,
+    exits,
+    house,
+    impostor,
+    last_words,
+    new_house,
+    send_signal,
+    with_run,
+)
+
+__all__ = ["house", "impostor"]  # fixtures
+
+MANY = 150  # updates
+EVERY = 5  # updates between two checkpoints
+TIMEOUT_S = 2.0  # of a lease
+RESTART_S = 5.0  # from when a learner is started again to its first update
+KILLS = 10
+LONG = with_run(updates=MANY, checkpoint_every=EVERY, lease_timeout_s=TIMEOUT_S)
+
+
+def hashes(house: House) -> list[str]:
+    records = house.journal()
+    assert [record["update"] for record in records] == list(range(1, MANY + 1))
+    return [record["theta_sha256"] for record in records]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    with new_house(tmp_path_factory.mktemp("undisturbed")) as one:
+        learner = one.learner(LONG)
+        one.actor()
+        learner.until(MANY)
+        learner.ends()
+        return hashes(one)
+
+
+def waits(house: House) -> float:
+    """The longest that an update took, but for the first, which waits for an actor to start."""
+    return max(float(record["seconds"]) for record in house.journal()[1:])
+
+
+def test_no_batch_waits_for_long_where_actors_are_killed_all_the_time(
+    house: House, undisturbed: list[str]
+) -> None:
+    rng = random.Random(0)
+    learner = house.learner(LONG)
+    team = [house.actor() for _ in range(3)]
+    for update in range(5, MANY - 5, 10):
+        learner.until(update)
+        victim = rng.randrange(len(team))
+        send_signal(team[victim], signal.SIGKILL)
+        team[victim] = house.actor()
+    learner.until(MANY)
+    learner.ends()
+    assert hashes(house) == undisturbed
+    assert waits(house) < TIMEOUT_S + 2.0
+
+
+def test_what_a_frozen_actor_holds_is_with_others_by_the_deadline(
+    house: House, undisturbed: list[str]
+) -> None:
+    learner = house.learner(LONG)
+    frozen = house.actor()
+    learner.until(3)
+    house.actor()
+    send_signal(frozen, signal.SIGSTOP)
+    learner.until(MANY - 5)
+    send_signal(frozen, signal.SIGCONT)
+    learner.until(MANY)
+    learner.ends()
+    assert hashes(house) == undisturbed
+    assert waits(house) < TIMEOUT_S + 2.0
+    frozen.terminate()  # it may have come too late to be told that the run is over
+    exits(frozen, 0)
+
+
+def test_an_actor_that_hangs_while_its_heartbeats_go_on_loses_its_leases_and_its_late_answer_is_dropped(
+    house: House, undisturbed: list[str], impostor: Callable[..., Impostor]
+) -> None:
+    learner = house.learner(LONG)
+    hung = impostor()  # libzmq answers pings in a thread of its own
+    leases = hung.hears(Lease, 2)
+    answers = [hung.works(lease, LONG) for lease in leases]
+    house.actor()
+    learner.until(MANY - 20)
+    for answer in answers:
+        hung.say(answer)
+    record = learner.until(MANY)
+    learner.ends()
+    assert record["refusals"] == {"duplicate": 2}
+    assert hashes(house) == undisturbed
+    assert waits(house) < TIMEOUT_S + 2.0
+
+
+@pytest.mark.slow
+def test_a_learner_that_is_killed_ten_times_goes_on_while_its_actors_live(
+    house: House, undisturbed: list[str]
+) -> None:
+    rng = random.Random(1)
+    team = [house.actor() for _ in range(2)]
+    done = 0
+    for _ in range(KILLS):
+        learner = house.learner(LONG, resume=True)
+        began = time.monotonic()
+        first = learner.until(0)["update"]
+        assert time.monotonic() - began < RESTART_S
+        assert first > done - EVERY
+        done = learner.until(first + rng.randrange(MANY // KILLS - 1))["update"]
+        learner.process.kill()
+        exits(learner.process, -signal.SIGKILL)
+    learner = house.learner(LONG, resume=True)
+    learner.until(MANY)
+    learner.ends()
+    assert hashes(house) == undisturbed
+    for actor in team:
+        exits(actor, 0)
+
+
+def test_an_actor_in_the_midst_of_a_long_lease_ends_within_two_seconds(house: House) -> None:
+    config = with_run(mazes=2_000, mazes_per_lease=2_000, horizon=1_000).model_copy(
+        update={"inner": CONFIG.inner.model_copy(update={"attempts": 50})}
+    )
+    links = LearnerLinks(house.address, Limits.of(config))
+    try:
+        actor = house.actor()
+        received = links.receive(DEADLINE_S)
+        assert received
+        name = received.actor
+        for message in (
+            Welcome("run", "session", config.model_dump_json(), 0, 0, 0.0),
+            Theta(0, initial_theta(config)),
+            Lease(0, 0, 0, 0, (0, 0, 0), 100.0),
+        ):
+            links.send(name, encode(message))
+        working(actor.pid)
+        actor.terminate()
+        exits(actor, 0, within_s=2.0)
+        assert last_words(links) == "retry"
+    finally:
+        links.close()
+
+
+def working(pid: int | None) -> None:
+    """Returns once the process has used some CPU for its lease."""
+
+    def ticks() -> int:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11])
+
+    before, deadline = ticks(), time.monotonic() + DEADLINE_S
+    while ticks() < before + 20:  # hundredths of a second
+        assert time.monotonic() < deadline
+
+
+def test_a_run_in_which_nothing_finite_comes_any_more_ends(
+    house: House, impostor: Callable[..., Impostor]
+) -> None:
+    learner = house.learner(with_run(lease_timeout_s=0.5))
+    broken = impostor()
+    [lease] = broken.hears(Lease)
+    honest = broken.works(lease, CONFIG)
+    first, last = honest.stages
+    nan = replace(honest, stages=(first, replace(last, log_prob=np.full_like(last.log_prob, np.nan))))
+    began, told = time.monotonic(), 0
+    while learner.process.is_alive():
+        assert time.monotonic() < began + DEADLINE_S
+        broken.say(
+            replace(nan, issue=lease.issue, batch=lease.batch, chunk=lease.chunk, version=lease.version)
+        )
+        told += 1
+        broken.say(Hello(CONTRACT, "broken", 1, ""))
+        for frames in broken.links.receive(0.1):
+            message = decode(frames, ACTOR_LIMITS)
+            lease = message if isinstance(message, Lease) else lease
+    exits(learner.process, 2)  # as the command line ends where a user can do something
+    assert told > DIVERGED_AFTER
+    assert time.monotonic() > began + 0.5

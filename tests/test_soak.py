@@ -1,0 +1,160 @@
+"""What takes minutes: `make soak`."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from protocol.config import Config
+from protocol.links import ActorLinks
+from protocol.messages import CONTRACT, Bye, Hello, Lease, Rollouts
+from protocol.wire import ACTOR_LIMITS, decode, encode
+from tests.test_cli import ENDLESS, children, first_line, records, running, wait_until
+from tests.test_fuzz import LONG, listen, resident_kib
+from tests.test_processes import House, Impostor, Learner, new_house, with_run
+
+pytestmark = pytest.mark.soak
+
+CHURN_S = 600.0
+SETTLED_S = 120.0  # of it, after which memory must not grow
+GROWTH = 0.01
+CROWD = 20  # connections at a time
+KILLING_S = 60.0
+LEASE_S = 0.05  # what a quick actor of the crowd takes
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with new_house(tmp_path) as one:
+        yield one
+
+
+def open_files(learner: Learner) -> int:
+    return len(os.listdir(f"/proc/{learner.process.pid}/fd"))
+
+
+def threads(learner: Learner) -> int:
+    return len(os.listdir(f"/proc/{learner.process.pid}/task"))
+
+
+def come_and_go(house: House, rng: random.Random) -> None:
+    """A crowd joins; some take leases with them, some say goodbye, some are just gone."""
+    crowd = [ActorLinks(house.address) for _ in range(CROWD)]
+    for links in crowd:
+        links.send(encode(Hello(CONTRACT, "passer-by", rng.randint(0, 2), "127.0.0.1:9")))
+    for links in crowd:
+        links.receive(0.1)
+        if rng.random() < 0.5:
+            links.send(encode(Bye("retry", "")))
+        with closing(links):
+            pass
+
+
+@pytest.mark.timeout(CHURN_S + 120)
+def test_actors_that_come_and_go_for_ten_minutes_leave_nothing_behind(house: House) -> None:
+    rng = random.Random(0)
+    learner = house.learner(LONG)
+    house.actor()
+    learner.until(10)
+    before = open_files(learner), threads(learner)
+    began, settled_kib, last = time.monotonic(), 0, 0
+    while (passed_s := time.monotonic() - began) < CHURN_S:
+        come_and_go(house, rng)
+        listen(learner)
+        if passed_s > SETTLED_S and not settled_kib:
+            settled_kib, last = resident_kib(learner), learner.until(0)["update"]
+    grown = resident_kib(learner) / settled_kib - 1
+    print(
+        f"resident memory {settled_kib} KiB, grown by {grown:.2%}; updates {last} -> {learner.until(0)['update']}"
+    )
+    assert learner.until(0)["update"] > last
+    assert grown < GROWTH
+    deadline = time.monotonic() + 30
+    while (open_files(learner), threads(learner)) > before:
+        listen(learner)
+        assert time.monotonic() < deadline, f"{before} open files and threads have become more"
+
+
+@pytest.mark.timeout(KILLING_S + 120)
+def test_a_run_whose_actors_are_killed_every_second_goes_on(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    timeout = ("--set", "run.lease_timeout_s=3")
+    with running("train", *ENDLESS, *timeout, "--actors", 3, "--run-dir", "run", folder=tmp_path) as process:
+        first_line(process.stdout, "run ")
+        updates = tmp_path / "run" / "updates.jsonl"
+        wait_until(lambda: updates.exists() and len(records(updates.parent)) > 5)
+        for stream in (process.stdout, process.stderr):  # what it says, so that it need not wait
+            threading.Thread(target=deque, args=(stream, 0), daemon=True).start()
+        began = time.monotonic()
+        while (passed_s := time.monotonic() - began) < KILLING_S:
+            living = {name: pid for name, pid in children(process.pid).items() if name != "learner"}
+            if living:
+                with suppress(ProcessLookupError):
+                    os.kill(living[rng.choice(sorted(living))], signal.SIGKILL)
+            time.sleep(1.0 - passed_s % 1.0)
+        longest_s = max(float(record["seconds"]) for record in records(updates.parent)[5:])
+        print(f"{len(records(updates.parent))} updates, the longest {longest_s:.1f} s")
+        assert longest_s < 3.0 + 2.0
+        process.send_signal(signal.SIGINT)
+        process.wait(10)
+
+
+@contextmanager
+def crowd(house: House, times_s: list[float], honest: Rollouts) -> Iterator[None]:
+    """Actors that take so long for a lease, and answer each with the same attempts."""
+    ended = threading.Event()
+
+    def work(lease_s: float) -> None:
+        leases: deque[Lease] = deque()
+        with closing(ActorLinks(house.address)) as links:
+            links.send(encode(Hello(CONTRACT, "worker", 2, "")))
+            while not ended.is_set():
+                messages = [decode(frames, ACTOR_LIMITS) for frames in links.receive(0.0 if leases else 0.05)]
+                leases += [message for message in messages if isinstance(message, Lease)]
+                if leases:
+                    lease = leases.popleft()
+                    ended.wait(lease_s)
+                    at = {name: getattr(lease, name) for name in ("batch", "chunk", "issue", "version")}
+                    links.send(encode(replace(honest, **at)))
+
+    workers = [threading.Thread(target=work, args=(lease_s,)) for lease_s in times_s]
+    for worker in workers:
+        worker.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for worker in workers:
+            worker.join()
+
+
+def updates_per_s(folder: Path, config: Config, times_s: list[float]) -> float:
+    folder.mkdir()
+    with new_house(folder) as house:
+        learner = house.learner(config)
+        first = Impostor(house)
+        with closing(first.links):
+            honest = first.works(first.hears(Lease)[0], config)
+        with crowd(house, times_s, honest):
+            learner.until(20)
+            began = time.monotonic()
+            learner.until(120)
+            return 100 / (time.monotonic() - began)
+
+
+def test_one_slow_actor_among_eight_costs_less_than_a_tenth(tmp_path: Path) -> None:
+    config = with_run(updates=1_000, mazes=28, mazes_per_lease=1)
+    seven = updates_per_s(tmp_path / "seven", config, [LEASE_S] * 7)
+    eight = updates_per_s(tmp_path / "eight", config, [LEASE_S] * 7 + [LEASE_S * 10])
+    print(f"{eight / seven:.2f} of seven quick actors")
+    assert eight >= 0.9 * seven
