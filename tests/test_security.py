@@ -35,6 +35,12 @@ class Tap(Proxy):
         self.heard = bytearray()
         self.accepted: list[float] = []  # monotonic times
 
+    @property
+    def pauses_s(self) -> list[float]:
+        """Between two connections."""
+        times = self.accepted.copy()
+        return [after - before for before, after in zip(times, times[1:], strict=False)]
+
     async def _accept(self, near_reader: StreamReader, near: StreamWriter) -> None:
         self.accepted.append(time.monotonic())
         await super()._accept(near_reader, near)
@@ -60,11 +66,11 @@ def test_with_keys_the_same_is_learned_and_nobody_can_read_along(
     taps = place.between(Tap)
     for tap in taps:
         tap.delay_s = 0.1
-    learner = place.learner("--keys", keys / "learner")
     team = [
         place.actor("--keys", keys / "ann", connect=place.detour),
         place.actor("--keys", keys / "bob"),
     ]
+    learner = place.learner("--keys", keys / "learner")
     wait_until(lambda: learner.metric("clew_learner_actors") == 2)
     for tap in taps:
         tap.delay_s = 0.0
@@ -118,10 +124,8 @@ def test_who_is_not_allowed_gets_nowhere_says_why_and_tries_less_and_less(
     learner = place.learner("--keys", keys / "learner")
     actor = place.actor(*stranger(keys), connect=place.detour)
     actor.says(why)
-    wait_until(lambda: len(tap.accepted) >= 6)
-    pauses = [after - before for before, after in zip(tap.accepted, tap.accepted[1:], strict=False)]
-    assert pauses[4] > pauses[2] > pauses[0]
-    assert pauses[4] > 1.0
+    wait_until(lambda: tap.pauses_s[-1] > 1.2)
+    assert tap.pauses_s[0] < 1.2
     assert len([line for line in actor.lines() if "WARNING" in line]) == 1
     assert not actor.works()
     assert learner.metric("clew_learner_actors") == 0
@@ -147,19 +151,18 @@ def test_a_revoked_actor_is_out_within_five_seconds_and_the_others_go_on(
     place: Place, keys: Path, undisturbed: list[object]
 ) -> None:
     pace = Pace(place)
-    learner = place.learner("--keys", keys / "learner")
     ann, bob = (place.actor("--keys", keys / name, connect=place.detour) for name in ("ann", "bob"))
+    learner = place.learner("--keys", keys / "learner")
     wait_until(lambda: all(actor.metric("clew_actor_leases_total") > 0 for actor in (ann, bob)))
     assert clew("keys", "revoke", "ann", folder=place.folder).returncode == 0
     began = time.monotonic()
     ann.says("the learner refused this actor's key")
     assert time.monotonic() - began < 5
+    assert len(place.updates()) < UPDATES
+    pace.no_more()
     assert not ann.works()
     done = ann.metric("clew_actor_leases_total")
-    assert len(place.updates()) < UPDATES
     learner.says("keys revoked: ann")
-    wait_until(bob.works)
-    pace.no_more()
     learner.ends()
     bob.ends()
     assert ann.metric("clew_actor_leases_total") == done
@@ -167,16 +170,16 @@ def test_a_revoked_actor_is_out_within_five_seconds_and_the_others_go_on(
     assert place.updates()[-1]["actors"] == 1
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
-def test_an_address_that_others_can_reach_needs_keys(place: Place, keys: Path, host: str) -> None:
-    wanted = ("learner", *TINY, "--updates", 5, "--bind", f"tcp://{host}:{place.port}", "--run-dir", "open")
-    refused = clew(*wanted, folder=place.folder)
-    assert refused.returncode == 2
-    [line] = refused.stderr.splitlines()
-    assert "make them with `clew keys new keys` and add --keys keys/learner" in line
-    learner = place.start(*wanted, "--keys", keys / "learner")
-    learner.says("listening on")
+def test_an_address_that_others_can_reach_needs_keys(place: Place, keys: Path) -> None:
     actor = place.actor("--keys", keys / "ann")
+    wanted = ("learner", *TINY, "--updates", 5, "--run-dir", "open", "--bind")
+    for host in ("[::]", "0.0.0.0"):
+        address = f"tcp://{host}:{place.port}"
+        refused = clew(*wanted, address, folder=place.folder)
+        assert refused.returncode == 2
+        [line] = refused.stderr.splitlines()
+        assert "make them with `clew keys new keys` and add --keys keys/learner" in line
+    learner = place.start(*wanted, address, "--keys", keys / "learner")
     learner.ends()
     actor.ends()
 
