@@ -8,24 +8,28 @@ import socket
 import time
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from deploy import keys as keyring
+from protocol.links import LearnerLinks
+from protocol.wire import Limits
 from tests.parties import UPDATES, Pace, Party, Place, place, undisturbed
 from tests.proxy import Endpoint, Proxy
-from tests.test_cli import TINY, assert_refused, clew, wait_until
+from tests.test_cli import DEADLINE_S, TINY, assert_refused, clew, wait_until
 from tests.test_network import HERE
 
 __all__ = ["place", "undisturbed"]  # fixtures
 
 REFUSED = 'clew_learner_refusals_total{reason="key"}'
 ATTACKS = 200
-GREETING = b"\xff" + 8 * b"\0" + b"\x01\x7f\x03\x00NULL" + 48 * b"\0"  # of ZMTP 3.0: a client without keys
-READY = b"\x04\x26\x05READY\x0bSocket-Type\0\0\0\x06DEALER\x08Identity\0\0\0\0"
+SIGNATURE = b"\xff" + 7 * b"\0" + b"\x01\x7f"
+GREETING = SIGNATURE + b"\x03\x00" + b"NULL".ljust(52, b"\0")  # of ZMTP 3.0, without keys
+PROPERTIES = b"\x05READY\x0bSocket-Type\0\0\0\x06DEALER\x08Identity\0\0\0\0"
+READY = b"\x04" + bytes([len(PROPERTIES)]) + PROPERTIES
 
 
 class Tap(Proxy):
@@ -190,6 +194,19 @@ def test_a_secret_that_others_may_read_is_not_used(place: Place, keys: Path) -> 
         secret.chmod(0o644)
         result = clew(role, address, place.address, "--keys", keys / name, folder=place.folder)
         assert_refused(result, f"mode 0644.; run chmod 600 .*{role}.key_secret")
+
+
+def test_a_peer_of_an_old_protocol_of_which_no_address_is_known_is_heard_like_any_other(place: Place) -> None:
+    """ZMTP 2.0 has no handshake in which libzmq could note who it is."""
+    greeting, message = SIGNATURE + b"\x01\x05\x00\x00", b"\x00\x05hello"
+    with (
+        closing(LearnerLinks(place.address, Limits(frames=4, frame_bytes=10_000))) as learner,
+        socket.create_connection((HERE, place.port)) as peer,
+    ):
+        peer.sendall(greeting + message)
+        received = learner.receive(DEADLINE_S)
+    assert received
+    assert (received.frames, received.host) == ([b"hello"], "")
 
 
 def noise(rng: random.Random) -> bytes:
