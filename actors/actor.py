@@ -45,7 +45,7 @@ class Actor:
         self._connect = connect
         self._links = ActorLinks(connect, keys)  # there as soon as there is a learner
         self._name = name
-        self._log = logging.LoggerAdapter(log, {"run": None})
+        self._log = logging.LoggerAdapter(log, {})
         self._hello_due = 0.0
         self._connection = 0  # as the links count them
         self._welcomed_on = 0  # the connection of the last Welcome

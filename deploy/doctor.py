@@ -50,16 +50,16 @@ def examine(connect: str | None, keys: Path | None) -> Iterator[Finding]:
         return
     try:
         address = Address.of(connect)
-        mine = ActorKeys.of(keys) if keys else None
+        links = ActorLinks(connect, ActorKeys.of(keys) if keys else None)
     except ClewError as error:
         fault, _, remedy = str(error).partition("; ")
         yield Finding("settings", False, fault, remedy or "change --connect or --keys")
         return
-    reached = reach("address", address)
-    yield reached
-    if reached.is_fine:
-        with closing(ActorLinks(connect, mine)) as links:
-            yield from visit(links, address, bool(mine))
+    with closing(links):
+        reached = reach("address", address)
+        yield reached
+        if reached.is_fine:
+            yield from visit(links, address, bool(keys))
 
 
 def torch_device() -> Finding:
@@ -125,7 +125,8 @@ def theta(links: ActorLinks, welcome: Welcome, address: Address) -> Finding:
     published = reach("theta", address.theta(welcome.theta_port))
     if not published.is_fine:
         return published
-    answer = ask(links, Fetch(welcome.version), (Theta, Bye))
+    links.follow(welcome.theta_port)  # a quick learner publishes a newer one before it hears of this
+    answer = ask(links, Fetch(welcome.version), (Theta,))
     if not isinstance(answer, Theta):
         return Finding("theta", False, f"version {welcome.version} did not come", "see the learner's log")
     size = f"version {answer.version} received, {answer.vector.nbytes / 1e3:.1f} kB"

@@ -40,17 +40,21 @@ ACTOR_THETA = (1, 64)
 LINGER_MS = 500  # for the last Bye to get out
 CONNECT_MS = 1_500  # else the system's own attempts, seconds apart after a cut, decide when it has healed
 DOMAIN = "clew"  # of our sockets, as ZAP calls it
-HANDSHAKES = (
-    zmq.EVENT_HANDSHAKE_SUCCEEDED
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+FAILURES = (  # of a handshake
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
-TROUBLES: dict[int, str] = {
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the learner refused this actor's key; allow it there with `clew keys add`",
-    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "one side has keys and the other none; start both with --keys, or neither",
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the handshake is broken off; compare learner.key with the learner's own key",
-}
+NOT_ALLOWED = "the learner refused this actor's key; allow it there with `clew keys add`"
+# A learner with other keys hangs up without a word; so does one that ends, and whoever is no learner.
+OTHER_KEYS = (
+    "the handshake fails: perhaps the learner has another key than learner.key says, or none; "
+    "compare the two, and start both with --keys"
+)
+NO_KEYS = (
+    "the handshake fails: perhaps one side has keys and the other none, or it is no learner; "
+    "start both with --keys or neither, or change the address"
+)
 FIRST_PAUSE_S = 0.1  # after a handshake that failed; doubled with each further one
 LONGEST_PAUSE_S = 2.0
 REFUSED_PAUSE_S = 30.0
@@ -61,7 +65,7 @@ class Received(NamedTuple):
 
     actor: bytes  # as the work link names its connection
     frames: Frames
-    host: str  # its address as seen from here; "" over ipc
+    host: str  # its address as seen from here; "" where that is not known, as over ipc
 
 
 class LearnerLinks:
@@ -108,9 +112,7 @@ class LearnerLinks:
         others = self._work.recv_multipart(zmq.NOBLOCK) if header.more else []
         frames = [header.bytes, *others]
         self.received_bytes += sum(map(len, frames))
-        return Received(
-            actor, frames, str(header.get("Peer-Address")) if self.address.scheme == "tcp" else ""
-        )
+        return Received(actor, frames, _host(header) if self.address.scheme == "tcp" else "")
 
     def _waited(self, timeout_s: float) -> bool:
         """Whether there is a message, after waiting for one or for the bell."""
@@ -193,7 +195,9 @@ class ActorLinks:
         self._work = new_socket(
             self._context, zmq.DEALER, self._address, ACTOR_LIMITS.frame_bytes, ACTOR_WORK, keys
         )
-        self._events = self._work.get_monitor_socket(HANDSHAKES | zmq.EVENT_DISCONNECTED)
+        self._events = self._work.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | FAILURES | zmq.EVENT_DISCONNECTED
+        )
         self._work.connect(str(self._address))
         self._theta: Socket | None = None
         self._theta_port = -1
@@ -251,7 +255,7 @@ class ActorLinks:
                 self.connections += 1
                 self.connection, self.trouble, self._failures = self.connections, "", 0
                 self._unfollow()  # until the Welcome that comes over it
-            elif event in TROUBLES:
+            elif event & FAILURES:
                 self._fail(event)
             else:
                 self.connection = 0
@@ -264,12 +268,13 @@ class ActorLinks:
         self._unfollow()
         with suppress(zmq.ZMQError):  # libzmq has given it up already
             self._work.disconnect(str(self._address))
-        longest_s = REFUSED_PAUSE_S if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH else LONGEST_PAUSE_S
+        refused = event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        longest_s = REFUSED_PAUSE_S if refused else LONGEST_PAUSE_S
         self._again_at = time.monotonic() + min(FIRST_PAUSE_S * 2.0 ** min(self._failures - 1, 10), longest_s)
-        if (
-            event != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL or self._failures >= 3
-        ):  # a learner that ends looks alike
-            self.trouble = TROUBLES[event]
+        if refused:
+            self.trouble = NOT_ALLOWED
+        elif self._failures >= 3:  # a learner that ends looks alike
+            self.trouble = OTHER_KEYS if self._keys else NO_KEYS
 
     def _unfollow(self) -> None:
         if self._theta:
@@ -324,6 +329,14 @@ def new_socket(
     link.set(zmq.RECONNECT_IVL, 100)
     link.set(zmq.RECONNECT_IVL_MAX, 1_000)
     return link
+
+
+def _host(frame: zmq.Frame) -> str:
+    """Who sent it; nobody knows of a peer that speaks an old ZMTP, or hung up at once."""
+    try:
+        return str(frame.get("Peer-Address"))
+    except zmq.ZMQError:
+        return ""
 
 
 def _bind(link: Socket, address: Address) -> Address:
