@@ -17,12 +17,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout, suppress
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgpack
 import numpy as np
 import zmq
 from rich import box
@@ -33,7 +33,7 @@ from learner.clerk import Clerk
 from protocol.address import Address
 from protocol.config import ClewError, Config
 from protocol.keys import ActorKeys, LearnerKeys
-from protocol.links import ACTOR_THETA, ACTOR_WORK, LearnerLinks, new_socket
+from protocol.links import ACTOR_THETA, ACTOR_WORK, LearnerLinks, new_socket, send_all
 from protocol.messages import CONTRACT, Bye, Hello, Lease, Rollouts, Theta, Welcome
 from protocol.wire import ACTOR_LIMITS, Limits, decode, encode
 
@@ -168,7 +168,10 @@ def learner(what: str, actors: int, keys: str | None) -> Figures:
 def working(clerk: Clerk) -> Figures:
     """What answered leases cost, in windows of time."""
     lease_bytes = sum(map(len, encode(recorded())))
+    deadline = time.monotonic() + PATIENCE_S
     while clerk.bytes["received"] < WARM_UP * lease_bytes:
+        if not clerk.is_alive or time.monotonic() > deadline:
+            raise ClewError("the simulated actors did not get to work in time; try fewer with --actors")
         time.sleep(0.1)
     leases_per_s, cpu_s = [], []
     for _ in range(WINDOWS):
@@ -218,7 +221,8 @@ class Crowd:
         self._poller = zmq.Poller()
         self._links = [self._link(zmq.DEALER, ACTOR_WORK) for _ in range(actors)]
         self._heard: Counter[int] = Counter()  # actors that have a version
-        self._honest = recorded()
+        header, *self._arrays = encode(recorded())
+        self._kind, self._fields, self._declared = msgpack.unpackb(header)
         self._leases: deque[tuple[Link, Lease]] = deque()
 
     def work(self) -> None:
@@ -282,9 +286,10 @@ class Crowd:
                         self._port = port
 
     def _answer(self) -> None:
+        """As `encode` would, but for the arrays, which are always the same."""
         link, lease = self._leases.popleft()
         at = {name: getattr(lease, name) for name in ("batch", "chunk", "issue", "version")}
-        link.send_multipart(encode(replace(self._honest, **at)))
+        send_all(link, [msgpack.packb((self._kind, {**self._fields, **at}, self._declared)), *self._arrays])
 
 
 def waiting(link: Link) -> Iterator[list[bytes]]:
