@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.test_cli import clew
+from tests.test_cli import CLEW, ENVIRONMENT
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(330)
 def test_it_prints_one_json_object_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    result = clew("bench", "--links", "--actors", 20, "--json", folder=tmp_path)
+    command = [*CLEW, "bench", "--links", "--actors", "20", "--json"]
+    result = subprocess.run(
+        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
     assert (result.returncode, result.stderr) == (0, "")
     figures = json.loads(result.stdout)
     assert figures["actors"] == 20
