@@ -218,6 +218,23 @@ def test_a_chunk_whose_second_copy_is_out_goes_to_nobody_else() -> None:
     assert work.reissued == 1
 
 
+def test_what_a_slow_actor_holds_is_overtaken_at_once_and_before_older_leases() -> None:
+    work = schedule(chunks=13, lag=0)
+    work.join(b"slow", "slow", 1)
+    work.join(b"quick", "quick", 1)
+    [(_, first), (_, lease)] = leases(work, now=0.0)
+    for now in range(1, 11):
+        work.answer(b"quick", answer(lease), float(now))
+        if now < 10:
+            [(_, lease)] = leases(work, float(now))
+    work.answer(b"slow", answer(first), 10.0)
+    (older, mine), (newer, slow) = leases(work, 10.0)
+    assert (older, newer, mine.chunk < slow.chunk) == (b"quick", b"slow", True)
+    work.join(b"idle", "idle", 1)
+    [(_, copy)] = leases(work, 10.0)
+    assert copy.chunk == slow.chunk
+
+
 TICK_S = 0.1  # how often the clerk looks where nothing comes
 
 
