@@ -1,10 +1,10 @@
 """What an answer must be before it counts: of the right shape, finite, walked by the rules of its mazes."""
 
-# M mazes, n side, E attempts, S states, A moves, N steps of all attempts, K inner steps
+# L answers, M mazes, n side, E attempts, W all attempts, S states, A moves, N steps of all attempts, K inner steps
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -20,24 +20,44 @@ class AdmissionError(Exception):
     """Why rollouts cannot count, in a word."""
 
 
-def admit(rollouts: Rollouts, config: Config) -> StateTable:
-    """The table of the mazes of `rollouts`, which can count; AdmissionError where they cannot."""
+def admit(answers: Sequence[Rollouts], config: Config) -> list[StateTable | AdmissionError]:
+    """Of each answer the table of its mazes, where it can count, or why it cannot.
+
+    All are checked at once, since that takes little longer than one; where they fail, each half is on its own.
+    """
+    try:
+        return list(_admit(answers, config))
+    except AdmissionError as refused:
+        if len(answers) == 1:
+            return [refused]
+        half = len(answers) // 2
+        return [*admit(answers[:half], config), *admit(answers[half:], config)]
+
+
+def _admit(answers: Sequence[Rollouts], config: Config) -> Iterator[StateTable]:
+    """The tables of answers all of which can count; AdmissionError where any cannot."""
     each = [config.inner.attempts] * config.inner.steps + [config.outer.attempts]
-    if not _has_shape(rollouts, each, config):
+    if not all(_has_shape(answer, each, config) for answer in answers):
         raise AdmissionError("shape")
-    if not _is_solvable(rollouts.mazes):
+    mazes = Mazes.concatenate([answer.mazes for answer in answers])
+    if not _is_solvable(mazes):
         raise AdmissionError("maze")
-    table = StateTable.of(rollouts.mazes, config.policy.radius)
+    table = StateTable.of(mazes, config.policy.radius)
     if (table.shortest_M == UNREACHABLE).any():
         raise AdmissionError("maze")
-    for attempts in rollouts.stages:
-        if attempts.log_prob.shape != table.next_MSA.shape:
+    count = config.run.mazes_per_lease
+    states_L = table.count_M.reshape(-1, count).max(axis=1).tolist()
+    for answer, states in zip(answers, states_L, strict=True):
+        if any(attempts.log_prob.shape != (count, states, A) for attempts in answer.stages):
             raise AdmissionError("shape")
-        if not np.isfinite(attempts.log_prob).all():
-            raise AdmissionError("not_finite")
-    if not _is_walked(rollouts.stages, table, config.run.horizon):
+    stages = list(zip(*(answer.stages for answer in answers), strict=True))
+    every = [attempts.log_prob.reshape(-1) for stage in stages for attempts in stage]
+    if not np.isfinite(np.concatenate(every)).all():
+        raise AdmissionError("not_finite")
+    if not _is_walked(stages, table, config.run.horizon):
         raise AdmissionError("steps")
-    return table
+    for first in range(0, len(mazes), count):
+        yield table[first : first + count]
 
 
 def join(parts: Sequence[Rollouts]) -> tuple[Attempts, ...]:
@@ -77,17 +97,22 @@ def _is_solvable(mazes: Mazes) -> bool:
     return not (blocked_MC[maze_M, mazes.start] | blocked_MC[maze_M, mazes.exit]).any()
 
 
-def _is_walked(stages: Sequence[Attempts], table: StateTable, horizon: int) -> bool:
-    """Whether every attempt begins at the start, goes where its moves lead, and ends at exit or horizon."""
-    if any(attempts.length.sum() != len(attempts.visits) for attempts in stages):
+def _is_walked(stages: Sequence[Sequence[Attempts]], table: StateTable, horizon: int) -> bool:
+    """Whether every attempt begins at the start, goes where its moves lead, and ends at exit or horizon.
+
+    Args:
+      stages: of each stage, the attempts at all mazes of `table`, in parts, in their order.
+    """
+    parts = [attempts for stage in stages for attempts in stage]
+    if any(attempts.length.sum() != len(attempts.visits) for attempts in parts):
         return False
-    length_W = np.concatenate([attempts.length.reshape(-1) for attempts in stages]).astype(np.int64)
-    visits_N = np.concatenate([attempts.visits for attempts in stages])
+    length_W = np.concatenate([attempts.length.reshape(-1) for attempts in parts]).astype(np.int64)
+    visits_N = np.concatenate([attempts.visits for attempts in parts])
     pairs = table.exit_state * A  # (state, move) pairs of each maze
     if length_W.min() == 0 or length_W.max() > horizon or visits_N.max() >= pairs:
         return False
     first_M = np.arange(len(table.count_M)) * pairs
-    first_W = np.concatenate([first_M.repeat(attempts.length.shape[1]) for attempts in stages])
+    first_W = np.concatenate([first_M.repeat(stage[0].length.shape[1]) for stage in stages])
     next_N = table.next_MSA.reshape(-1).take(first_W.repeat(length_W) + visits_N)
     last_W = np.cumsum(length_W) - 1
     if not ((next_N[last_W] == table.exit_state) | (length_W == horizon)).all():

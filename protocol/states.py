@@ -55,6 +55,19 @@ class StateTable:
         """[M] steps on the shortest path from start to exit."""
         return self.distance_MS[:, 0]
 
+    def __getitem__(self, rows: slice) -> StateTable:
+        """Some of the mazes, with as many states of padding as all."""
+        return StateTable(
+            side=self.side,
+            count_M=self.count_M[rows],
+            cell_MS=self.cell_MS[rows],
+            previous_MS=self.previous_MS[rows],
+            next_MSA=self.next_MSA[rows],
+            distance_MS=self.distance_MS[rows],
+            blocked=self.blocked[rows],
+            radius=self.radius,
+        )
+
     @staticmethod
     def of(mazes: Mazes, radius: int) -> StateTable:
         """The table of solvable `mazes`; `radius` as in PolicyConfig. Unreachable states are left out."""
@@ -97,14 +110,13 @@ class StateTable:
 
     @staticmethod
     def concatenate(parts: Sequence[StateTable]) -> StateTable:
-        """All mazes of `parts` (of one side and radius), in order, padded to the largest."""
-        states = max(part.exit_state for part in parts)
+        """All mazes of `parts` (of one side and radius), in order; padding beyond the largest is cut off."""
+        states = max(int(part.count_M.max()) for part in parts)
 
         def padded(arrays: Sequence[Ints]) -> Ints:
-            frames = [
-                ((0, 0), (0, states - array.shape[1])) + ((0, 0),) * (array.ndim - 2) for array in arrays
-            ]
-            return np.concatenate([np.pad(*pair, mode="edge") for pair in zip(arrays, frames, strict=True)])
+            cut = [array[:, :states] for array in arrays]
+            frames = [((0, 0), (0, states - array.shape[1])) + ((0, 0),) * (array.ndim - 2) for array in cut]
+            return np.concatenate([np.pad(*pair, mode="edge") for pair in zip(cut, frames, strict=True)])
 
         return StateTable(
             side=parts[0].side,

@@ -43,13 +43,20 @@ LAST = HONEST.stages[-1]
 
 
 def refusal(rollouts: Rollouts, config: Config) -> str:
-    with pytest.raises(AdmissionError) as refused:
-        admit(rollouts, config)
-    return str(refused.value)
+    (verdict,) = admit([rollouts], config)
+    assert isinstance(verdict, AdmissionError)
+    return str(verdict)
+
+
+def admitted(answers: list[Rollouts]) -> list[StateTable]:
+    verdicts = admit(answers, CONFIG)
+    tables = [verdict for verdict in verdicts if isinstance(verdict, StateTable)]
+    assert len(tables) == len(answers)
+    return tables
 
 
 def test_honest_rollouts_are_admitted() -> None:
-    table = admit(HONEST, CONFIG)
+    (table,) = admitted([HONEST])
     assert table.exit_state == LAST.log_prob.shape[1]
 
 
@@ -129,13 +136,35 @@ def test_a_batch_is_the_answers_in_order() -> None:
         assert np.array_equal(stage.log_prob[3:, : second.shape[1]], second)
 
 
-def test_tables_of_the_parts_join_to_the_table_of_all() -> None:
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+def test_tables_of_the_parts_join_to_the_table_of_all(at_once: int) -> None:
     parts = [collected(chunk) for chunk in range(4)]
-    joined = StateTable.concatenate([admit(part, CONFIG) for part in parts])
-    whole = StateTable.of(Mazes.concatenate([part.mazes for part in parts]), CONFIG.policy.radius)
+    groups = [admitted(parts[first : first + at_once]) for first in range(0, 4, at_once)]
+    joined = StateTable.concatenate([table for group in groups for table in group][:3])
+    whole = StateTable.of(Mazes.concatenate([part.mazes for part in parts[:3]]), CONFIG.policy.radius)
     assert np.array_equal(joined.count_M, whole.count_M)
     assert joined.exit_state == whole.exit_state
     assert np.array_equal(joined.seen_MCB, whole.seen_MCB)
     real_MS = np.arange(whole.exit_state) < whole.count_M[:, None]
     for name in ("cell_MS", "previous_MS", "next_MSA", "distance_MS"):
         assert np.array_equal(getattr(joined, name)[real_MS], getattr(whole, name)[real_MS]), name
+
+
+LIARS = {
+    "shape": with_last(replace(LAST, length=LAST.length[:, :1])),
+    "maze": replace(HONEST, mazes=replace(HONEST.mazes, start=HONEST.mazes.exit)),
+    "not_finite": with_last(replace(LAST, log_prob=np.full_like(LAST.log_prob, np.nan))),
+    "steps": with_last(replace(LAST, length=LAST.length + np.uint16(1))),
+}
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([None, *LIARS]), min_size=1, max_size=9))
+def test_a_liar_among_honest_answers_is_refused_alone(reasons: list[str | None]) -> None:
+    answers = [LIARS[reason] if reason else collected(at) for at, reason in enumerate(reasons)]
+    for answer, reason, verdict in zip(answers, reasons, admit(answers, CONFIG), strict=True):
+        if reason:
+            assert str(verdict) == reason
+        else:
+            assert isinstance(verdict, StateTable)
+            assert np.array_equal(verdict.blocked, answer.mazes.blocked)
