@@ -29,6 +29,7 @@ from rich import box
 from rich.table import Table
 
 from deploy import keys as keyring
+from deploy.heap import keep_freed_memory
 from learner.clerk import Clerk
 from protocol.address import Address
 from protocol.config import ClewError, Config
@@ -116,7 +117,7 @@ def report(figures: Figures) -> Table:
 
 
 def learner(what: str, actors: int, keys: str | None) -> Figures:
-
+    keep_freed_memory()
     allow_open_files(2 * actors + FILES)
     listens = what == "listen"
     config = config_of(1 if listens else 2_000)

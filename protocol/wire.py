@@ -1,8 +1,9 @@
-"""Message <-> frames: one msgpack header, then one raw frame per array. Nothing is ever unpickled.
+"""Message <-> frames: one msgpack header; then, where there are arrays, one body. Nothing is ever unpickled.
 
-The header is (kind, fields, arrays): the record's name, its scalar fields, and (dtype, dimensions) of each
-frame that follows. All is checked against whitelists and limits before an array is made; arrays are read-only
-views of their frames.
+The header is (kind, fields, arrays): the record's name, its scalar fields, and (dtype, dimensions) of each array.
+The body holds their bytes in that order, each with zeros up to a multiple of 8: a frame for every array would take
+both sides twice the time. All is checked against whitelists and limits before an array is made; arrays are
+read-only views of the body.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgpack
@@ -25,7 +27,8 @@ Array = npt.NDArray[Any]
 Slot = tuple[str, int]  # dtype and number of dimensions that a place in a message wants
 Dtype = Literal["bool", "uint16", "int32", "float32"]
 Shape = Annotated[tuple[Annotated[int, Field(ge=1, lt=2**31)], ...], Field(min_length=1, max_length=3)]
-Header = tuple[str, dict[str, Any], tuple[tuple[Dtype, Shape], ...]]
+Declared = tuple[tuple[Dtype, Shape], ...]
+Header = tuple[str, dict[str, Any], Declared]
 
 HEADER_BYTES = 65_536
 DTYPES = {name: np.dtype(name).newbyteorder("<") for name in get_args(Dtype)}  # as bytes travel
@@ -47,24 +50,22 @@ class WireError(Exception):
 class Limits:
     """What a message may cost its receiver."""
 
-    frames: int  # header included
-    frame_bytes: int  # of the largest frame
+    frame_bytes: int  # of header or body
 
     @staticmethod
     def of(config: Config) -> Limits:
         """What the learner of `config` may receive: no honest Rollouts is larger."""
         mazes, cells = config.run.mazes_per_lease, config.maze.side**2
         attempts = max(config.inner.attempts, config.outer.attempts)
+        maze_sizes = [mazes * cells, mazes * 4, mazes * 4]
         log_prob_bytes = mazes * (cells * len(MOVES) + 1) * len(MOVES) * 4
-        visits_bytes = mazes * attempts * config.run.horizon * 2
+        stage_sizes = [mazes * attempts * 2, mazes * attempts * config.run.horizon * 2, log_prob_bytes]
         stages = config.inner.steps + 1
-        return Limits(
-            frames=1 + len(MAZES) + stages * len(STAGE),
-            frame_bytes=max(HEADER_BYTES, log_prob_bytes, visits_bytes),
-        )
+        body_bytes = sum(map(_padded, maze_sizes + stages * stage_sizes))
+        return Limits(frame_bytes=max(HEADER_BYTES, body_bytes))
 
 
-ACTOR_LIMITS = Limits(frames=2, frame_bytes=2**28)  # an actor has no config yet; Theta is the largest
+ACTOR_LIMITS = Limits(frame_bytes=2**28)  # an actor has no config yet; Theta is the largest
 
 
 def encode(message: Message) -> list[bytes]:
@@ -72,15 +73,18 @@ def encode(message: Message) -> list[bytes]:
     arrays = _arrays_of(message)
     scalars = {name: getattr(message, name) for name in FIELDS[type(message).__name__]}
     declared = [(NAMES[array.dtype], array.shape) for array in arrays]
-    header = (type(message).__name__, scalars, declared)
-    return [msgpack.packb(header), *(array.astype(DTYPES[NAMES[array.dtype]]).tobytes() for array in arrays)]
+    header = msgpack.packb((type(message).__name__, scalars, declared))
+    parts = [array.astype(DTYPES[NAMES[array.dtype]]).tobytes() for array in arrays]
+    return (
+        [header, b"".join([part.ljust(_padded(len(part)), b"\0") for part in parts])] if parts else [header]
+    )
 
 
 def decode(frames: Sequence[bytes], limits: Limits) -> Message:
     """The message in `frames`, or WireError."""
-    if not 1 <= len(frames) <= limits.frames:
+    if not 1 <= len(frames) <= 2:
         raise WireError("frames")
-    if max(map(len, frames[1:]), default=0) > limits.frame_bytes:
+    if len(frames[-1]) > limits.frame_bytes:
         raise WireError("size")
     name, given, declared = _header(frames[0])
     if name not in KINDS:
@@ -89,9 +93,9 @@ def decode(frames: Sequence[bytes], limits: Limits) -> Message:
         scalars = SCALARS[name].model_validate(given)
     except ValidationError:
         raise WireError("contract" if name == Hello.__name__ else "fields") from None
-    if len(declared) != len(frames) - 1:
+    if len(frames) != 1 + bool(declared):
         raise WireError("frames")
-    arrays = [_array(frame, *spec) for frame, spec in zip(frames[1:], declared, strict=True)]
+    arrays = _arrays_in(frames[1], declared) if declared else []
     layout = tuple((dtype, len(shape)) for dtype, shape in declared)
     message: Message = KINDS[name](**vars(scalars), **_records(name, arrays, layout))
     return message
@@ -140,14 +144,25 @@ def _header(frame: bytes) -> Header:
         raise WireError("header") from None
 
 
-def _array(frame: bytes, dtype: str, shape: tuple[int, ...]) -> Array:
-    """A read-only view of `frame`, whose length must be exactly what dtype and shape say."""
-    wanted = np.dtype(DTYPES[dtype])
-    if math.prod(shape) * wanted.itemsize != len(frame):
+def _arrays_in(body: bytes, declared: Declared) -> list[Array]:
+    """Read-only views of `body`, whose length must be exactly what dtypes and shapes say."""
+    counts = [math.prod(shape) for _, shape in declared]
+    sizes = [count * DTYPES[dtype].itemsize for count, (dtype, _) in zip(counts, declared, strict=True)]
+    begins = list(accumulate(map(_padded, sizes), initial=0))
+    if begins.pop() != len(body):
         raise WireError("length")
-    if dtype == "bool" and np.frombuffer(frame, np.uint8).max() > 1:
+    arrays = [
+        np.frombuffer(body, DTYPES[dtype], count, begin).reshape(shape)
+        for (dtype, shape), count, begin in zip(declared, counts, begins, strict=True)
+    ]
+    if any(array.dtype == np.bool_ and array.view(np.uint8).max() > 1 for array in arrays):
         raise WireError("value")
-    return np.frombuffer(frame, wanted).reshape(shape)
+    return arrays
+
+
+def _padded(size: int) -> int:
+    """So that every array begins where its elements may."""
+    return -(-size // 8) * 8
 
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import msgpack
 import numpy as np
 import pytest
 
@@ -41,7 +42,6 @@ LIMITS = Limits.of(LONG)
 def mutations(honest: Rollouts, rng: random.Random) -> Iterator[Frames]:
     """Messages without end, none of which may count. `honest` answers a lease that is another's."""
     frames = encode(honest)
-    arrays = len(frames) - 1
     nan = replace(honest.stages[-1], log_prob=np.full_like(honest.stages[-1].log_prob, np.nan))
     fixed: list[Frames] = [
         [b""],
@@ -51,15 +51,15 @@ def mutations(honest: Rollouts, rng: random.Random) -> Iterator[Frames]:
         [b"\x80" * 70_000],
         [*frames, b"more"],
         [frames[0]],
-        [b"x"] * (LIMITS.frames + 1),
-        [frames[0], *frames[:0:-1]],
+        [b"x"] * 12,
+        [frames[1], frames[0]],
         [*frames[:-1], b"\xff" * (LIMITS.frame_bytes + 1)],
         encode(Ping()),
         encode(Theta(0, np.ones(3, np.float32))),
         encode(Welcome("run", "session", "{}", 1, 0, 0.0)),
         encode(Lease(0, 0, 0, 0, (1,), 1.0)),
         encode(Hello("another", "liar", 2, "")),
-        [packed("Theta", {"version": 0}, [("int32", (1,))]), b"xxxx"],
+        [packed("Theta", {"version": 0}, [("int32", (1,))]), b"x" * 8],
         encode(replace(honest, stages=(*honest.stages[:-1], nan))),
         encode(replace(honest, issue=honest.issue + 1)),
         encode(honest),
@@ -75,9 +75,10 @@ def mutations(honest: Rollouts, rng: random.Random) -> Iterator[Frames]:
                 for _ in range(rng.randint(1, 8)):
                     data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
                 broken[at] = bytes(data)
-            case 2:  # swapped
-                other = rng.randint(1, arrays)
-                broken[at], broken[other] = broken[other], broken[at]
+            case 2:  # arrays of other sizes
+                kind, fields, declared = msgpack.unpackb(frames[0])
+                rng.shuffle(declared)
+                broken[0] = packed(kind, fields, declared)
             case 3:  # noise
                 broken[at] = rng.randbytes(rng.randrange(200))
             case _:

@@ -14,7 +14,7 @@ from protocol.config import ClewError
 from protocol.links import ActorLinks, Frames, LearnerLinks
 from protocol.wire import Limits
 
-LIMITS = Limits(frames=4, frame_bytes=10_000)
+LIMITS = Limits(frame_bytes=10_000)
 DEADLINE_S = 10.0
 
 

@@ -23,7 +23,7 @@ from tests.test_processes import DEADLINE_S, UPDATES, House, Learner, exits, new
 
 __all__ = ["quiet"]  # a fixture
 
-LIMITS = Limits(frames=4, frame_bytes=10_000)
+LIMITS = Limits(frame_bytes=10_000)
 HERE, THERE = "127.0.0.1", "127.0.0.2"  # the learner's address, and the one where its actors find it
 PACE_S = 0.05  # each way: the quickest run is not over before its fault
 GOODBYE_S = 3.0  # for an actor that knows that the run is over

@@ -200,7 +200,7 @@ def test_a_peer_of_an_old_protocol_of_which_no_address_is_known_is_heard_like_an
     """ZMTP 2.0 has no handshake in which libzmq could note who it is."""
     greeting, message = SIGNATURE + b"\x01\x05\x00\x00", b"\x00\x05hello"
     with (
-        closing(LearnerLinks(place.address, Limits(frames=4, frame_bytes=10_000))) as learner,
+        closing(LearnerLinks(place.address, Limits(frame_bytes=10_000))) as learner,
         socket.create_connection((HERE, place.port)) as peer,
     ):
         peer.sendall(greeting + message)
