@@ -296,9 +296,9 @@ def wanted(scaler: Manifest, actors: float, waiting: float) -> int:
     for pattern, value in (("avg_over_time", actors), ("rate", waiting)):
         query, count = re.subn(rf"max\({pattern}\([^()]*\[2m\]\)\)", str(value), query)
         assert count == 1
-    total = eval(query, {"clamp_min": max})
+    total = float(eval(query, {"clamp_min": max}))
     share = math.ceil(total / float(trigger["metadata"]["threshold"]))
-    return min(max(share, scaler["spec"]["minReplicaCount"]), scaler["spec"]["maxReplicaCount"])
+    return int(min(max(share, scaler["spec"]["minReplicaCount"]), scaler["spec"]["maxReplicaCount"]))
 
 
 @pytest.mark.parametrize("enough", [3, 10, 40])
