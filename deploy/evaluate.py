@@ -14,7 +14,6 @@ from rich.table import Table
 
 from actors import families
 from actors.rollout import attempt_and_adapt, roll_out
-from deploy import plots
 from learner import checkpoint
 from learner.evaluation import Estimate, Evaluation, Outcome, Point, evaluation
 from protocol.config import ClewError, Config
@@ -100,6 +99,8 @@ def draw(
     run_dir: Path, theta_P: Floats, config: Config, names: Sequence[str], mazes: Mazes, seed: int
 ) -> None:
     """adaptation.png: some of `mazes`, from a usual first attempt to the longest. learning_curve.png: the history."""
+    from deploy import plots  # matplotlib takes long, and is not in the images
+
     pool = mazes[:AT_ONCE]
     before = try_out(theta_P, config, pool, np.random.default_rng([seed, 3])).outcomes[0]
     detour_M = before.steps_ME.mean(1) / before.shortest_M
