@@ -91,6 +91,13 @@ class Totals:
             fit_KFG=torch.stack([normal_equations(stage.steps, scene, config) for stage in batch.stages]),
         )
 
+    @staticmethod
+    def of_none(config: Config, device: torch.device) -> Totals:
+        """Over no maze."""
+        stages = config.inner.steps + 1
+        shapes = ((), (), (), (), (stages,), (stages, FEATURES, FEATURES + 1))
+        return Totals(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
+
 
 @dataclass(frozen=True)
 class Gradient:
@@ -98,6 +105,11 @@ class Gradient:
 
     vector: Tensor  # [P] of the objective, to be followed upwards; not finite where the batch is not
     figures: dict[str, float]  # FIGURES, for people: before and after adaptation
+
+    @staticmethod
+    def of_none(theta_P: Tensor) -> Gradient:
+        """What a share without mazes says."""
+        return Gradient(torch.zeros_like(theta_P), dict.fromkeys(FIGURES, 0.0))
 
 
 def meta_gradient(theta_P: Tensor, batch: Batch, config: Config, totals: Totals | None = None) -> Gradient:
