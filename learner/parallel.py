@@ -92,8 +92,13 @@ class Seat:
         if device.type == "cuda":
             torch.cuda.set_device(device)
             backend = "cpu:gloo,cuda:nccl"
+        patience = timedelta(seconds=PATIENCE_S)
+        # torchrun keeps one store for all restarts: without a prefix, the addresses of the dead are found in it.
+        attempt = "clew/" + os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         with _linked():
-            dist.init_process_group(backend, timeout=timedelta(seconds=PATIENCE_S))
+            store, rank, ranks = next(dist.rendezvous("env://", timeout=patience))  # type: ignore[attr-defined]
+            store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
+            dist.init_process_group(backend, timeout=patience, world_size=ranks, rank=rank, store=store)
 
 
 class Team:
@@ -224,7 +229,7 @@ def _linked() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        cause = re.sub(r"^\[[^]]*\]\s*", "", str(error).splitlines()[0])
+        cause = re.sub(r"^\[[^]]*\]\s*", "", str(error).splitlines()[0]).partition(". ")[0]
         raise RankError(
             f"a process of the learner no longer answers ({cause}); start all of them again with --resume"
         ) from None

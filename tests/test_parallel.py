@@ -32,7 +32,7 @@ from protocol.messages import Rollouts
 from protocol.policy import Scene
 from protocol.states import StateTable
 from tests.parties import Pace, Party, Place, new_place, place
-from tests.test_cli import CLEW, ENVIRONMENT, wait_until
+from tests.test_cli import CLEW, ENVIRONMENT
 from tests.test_network import HERE, free_ports
 from tests.test_processes import exits
 
@@ -247,13 +247,36 @@ def test_more_processes_than_gpus_are_refused() -> None:
 # Whole learners
 
 
+DEADLINE_S = (
+    100.0  # for anything to happen at all; three processes of torch start at once, perhaps on one core
+)
+
+
+def whole(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks a test that starts them."""
+    for mark in (pytest.mark.slow, pytest.mark.timeout(3 * DEADLINE_S)):
+        test = mark(test)
+    return test
+
+
+def ends(party: Party, code: int = 0) -> None:
+    assert party.process.wait(DEADLINE_S) == code, party.log.read_text()
+
+
+def until_update(place: Place, update: int) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while len(place.updates()) < update:
+        assert time.monotonic() < deadline, f"no update {update} in {DEADLINE_S} s"
+        time.sleep(0.02)
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Floats:
     """Theta in the end, of a learner of one process."""
     with new_place(tmp_path_factory.mktemp("alone")) as place:
         learner = start(place, [*CLEW, *LEARNER, "--bind", place.address], "learner")
         place.actor()
-        learner.ends()
+        ends(learner)
         return saved(place).theta
 
 
@@ -263,7 +286,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Place:
     with new_place(tmp_path_factory.mktemp("pair")) as place:
         learner = start(place, [*TORCHRUN, "-m", *LEARNER, "--bind", place.address], "torchrun")
         place.actor()
-        learner.ends()
+        ends(learner)
         return place
 
 
@@ -292,10 +315,6 @@ def hashes(place: Place) -> list[object]:
     return [record["theta_sha256"] for record in records]
 
 
-def wait_for_update(place: Place, update: int) -> None:
-    wait_until(lambda: len(place.updates()) >= update)
-
-
 def process_of(torchrun: Party, rank: int) -> int:
     """The process id of a rank."""
     pid = torchrun.process.pid
@@ -305,7 +324,7 @@ def process_of(torchrun: Party, rank: int) -> int:
     raise AssertionError(f"no rank {rank}")
 
 
-@pytest.mark.slow
+@whole
 def test_two_processes_have_the_theta_of_one(alone: Floats, pair: Place) -> None:
     theta = saved(pair).theta
     start_P = initial_theta(saved(pair).config)
@@ -313,18 +332,19 @@ def test_two_processes_have_the_theta_of_one(alone: Floats, pair: Place) -> None
     assert np.linalg.norm(theta - alone) <= 1e-4 * np.linalg.norm(alone - start_P)
 
 
-@pytest.mark.slow
+@whole
 def test_a_killed_follower_ends_the_learner_which_torchrun_starts_again_and_theta_is_the_same(
     place: Place, pair: Place
 ) -> None:
-    Pace(place)
+    pace = Pace(place)
     again = ("--max-restarts", "1", "-m")
     learner = start(place, [*TORCHRUN, *again, *LEARNER, "--resume", "--bind", place.address], "torchrun")
     place.actor(connect=place.detour)
-    wait_for_update(place, 6)
+    until_update(place, 6)
     os.kill(process_of(learner, 1), signal.SIGKILL)
+    pace.no_more()
     learner.says("clew: a process of the learner no longer answers")
-    learner.ends()
+    ends(learner)
     assert "Traceback" not in learner.log.read_text()
     assert hashes(place) == hashes(pair)
 
@@ -337,34 +357,35 @@ def rank(place: Place, number: int, *arguments: str) -> Party:
     return start(place, command, f"rank-{number}", **numbers, **master)
 
 
-@pytest.mark.slow
+@whole
 def test_when_all_are_told_to_stop_the_learner_saves_where_it_is_and_goes_on_from_there(
     place: Place, pair: Place
 ) -> None:
-    Pace(place)
+    pace = Pace(place)
     place.actor(connect=place.detour)
     everyone = [rank(place, number) for number in (1, 0)]
-    wait_for_update(place, 6)
+    until_update(place, 6)
     for one in everyone:  # the follower first
         one.process.terminate()
     for one in everyone:
-        one.ends()
+        ends(one)
     assert saved(place).update == len(place.updates()) < UPDATES
+    pace.no_more()
     everyone = [rank(place, number, "--resume") for number in (0, 1)]
     for one in everyone:
-        one.ends()
+        ends(one)
     assert hashes(place) == hashes(pair)
 
 
-@pytest.mark.slow
+@whole
 @pytest.mark.parametrize("victim", [0, 1])
 def test_whoever_is_left_ends_with_one_sentence(place: Place, victim: int) -> None:
     Pace(place)
     place.actor(connect=place.detour)
     everyone = [rank(place, number) for number in (0, 1)]
-    wait_for_update(place, 5)
+    until_update(place, 5)
     everyone[victim].process.kill()
     left = everyone[1 - victim]
-    left.ends(1)
+    ends(left, 1)
     assert left.lines()[-1].startswith("clew: a process of the learner no longer answers")
     assert saved(place).update == 4
