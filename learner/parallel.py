@@ -1,7 +1,8 @@
 """A learner of several processes under torchrun: each takes a share of a batch's mazes, and the gradients are added up.
 
 Rank 0 is the learner. The others follow it: pure functions of theta and some parts of a batch, without socket, file or
-memory. It speaks to them as to actors, in messages that are frames; nothing is unpickled.
+memory. It speaks to them as to actors, in messages that are frames; nothing is unpickled. torch.distributed knows no
+keys, though: the ranks trust each other, and whoever is on their network.
 """
 
 from __future__ import annotations
@@ -163,6 +164,8 @@ def follow(seat: Seat, device: torch.device) -> None:
                 tables = [StateTable.of(part.mazes, config.policy.radius) for part in given]
                 theta_P = torch.from_numpy(theta.vector.copy()).to(device)
                 added_up(theta_P, given, tables, config, device)
+            case [Ping()]:
+                pass
             case [Bye()]:
                 dist.destroy_process_group()
                 return

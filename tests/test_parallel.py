@@ -229,6 +229,22 @@ def test_a_follower_waits_as_long_as_there_are_signs_of_life_and_no_longer(
         team.gradient(theta_of(config), parts, tables_of(parts, config))
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_a_team_on_a_gpu_adds_up_over_nccl(followers: Followers) -> None:
+    config = make_config()
+    parts = make_parts(config)
+    mine, _ = followers(1)
+    device = mine.device(torch.device("cuda"))
+    theta_P, tables = theta_of(config).to(device), tables_of(parts, config)
+    with Team(mine, config, device) as team:
+        found = team.gradient(theta_P, parts, tables)
+    whole = meta_gradient(
+        theta_P, Batch.of(StateTable.concatenate(tables), join(parts), config, device), config
+    )
+    assert (found.vector - whole.vector).norm() < 1e-5 * whole.vector.norm()
+
+
 @pytest.mark.parametrize("lost", ["RANK", "LOCAL_WORLD_SIZE"])
 def test_half_of_what_torchrun_says_is_refused(monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
     for name in parallel.VARIABLES:
