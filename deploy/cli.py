@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -126,20 +126,32 @@ def learner(
     metrics_host: MetricsHost = status.LOOPBACK,
     log_format: LogFormat = "text",
 ) -> None:
-    """A learner alone; start actors by hand."""
-    from learner.learner import Learner, find_device, live
+    """A learner alone; start actors by hand. Under torchrun, one of several processes."""
+    from learner.learner import Learner, find_device, live, repeat_exactly
+    from learner.parallel import RankError, Seat, Team, follow
 
     keep_freed_memory()
     logs.configure(log_format, "learner")
-    folder = run_folder(run_dir, resume)
-    settings = configured(config, assignments, seed, updates, folder if resume else None)
-    mine = LearnerKeys.of(keys) if keys else None
-    print(f"run {folder}", flush=True)
-    one = Learner(settings, folder, bind, find_device(device), resume, mine)
-    logs.bind(run=one.run_id)
-    readiness, targets = (lambda: one.is_ready), (lambda: one.targets)
-    with status.serve(metrics_port, one.metrics.registry, readiness, targets, metrics_host):
-        live(one)
+    seat, where = Seat.here(), find_device(device)
+    try:
+        if seat:
+            where = seat.device(where)
+            if seat.rank:
+                repeat_exactly()
+                follow(seat, where)
+                return
+        folder = run_folder(run_dir, resume)
+        settings = configured(config, assignments, seed, updates, folder if resume else None)
+        mine = LearnerKeys.of(keys) if keys else None
+        print(f"run {folder}", flush=True)
+        with Team(seat, settings, where) if seat else nullcontext() as team:
+            one = Learner(settings, folder, bind, where, resume, mine, team=team)
+            logs.bind(run=one.run_id)
+            readiness, targets = (lambda: one.is_ready), (lambda: one.targets)
+            with status.serve(metrics_port, one.metrics.registry, readiness, targets, metrics_host):
+                live(one)
+    except RankError as error:
+        raise LearnerError(str(error)) from None
 
 
 @app.command()

@@ -24,6 +24,7 @@ from learner.clerk import Clerk, MetaBatch
 from learner.journal import Journal, Record
 from learner.metrics import LearnerMetrics, Live
 from learner.outer import Batch, Gradient, meta_gradient
+from learner.parallel import Team
 from protocol.config import ClewError, Config
 from protocol.inner import initial_theta, unflatten
 from protocol.keys import LearnerKeys
@@ -49,11 +50,13 @@ class Learner:
         resume: bool = False,
         keys: LearnerKeys | None = None,
         on_update: Callable[[Record], None] | None = None,
+        team: Team | None = None,
     ) -> None:
         """Takes the address and the run directory; begins afresh, or where the checkpoint says."""
         self.should_exit = False
         self._config, self._run_dir, self._device = config, run_dir, device
         self._on_update = on_update or (lambda record: None)
+        self._team = team
         self.metrics = LearnerMetrics(self._now)
 
         checkpoint = beginning(run_dir, config, resume) or self._fresh()
@@ -104,6 +107,8 @@ class Learner:
             batch = self._clerk.next_batch(POLL_S)
         if batch:
             self._update(batch)
+        elif self._team:
+            self._team.beat()
         if self._version == self._config.run.updates:
             self.should_exit = True
 
@@ -118,9 +123,7 @@ class Learner:
     def _update(self, batch: MetaBatch) -> None:
         """One step of theta. Whoever waits for it gets it before anything is written down."""
         with self._timed("gradient"):
-            table = StateTable.concatenate(batch.tables)
-            data = Batch.of(table, join(batch.parts), self._config, self._device)
-            gradient = meta_gradient(self._ascent.theta, data, self._config)
+            gradient = self._gradient(batch)
             if not self._ascent.step(gradient.vector, self._version):
                 self._refusals["gradient"] += 1
             theta = self._ascent.theta.cpu().numpy().copy()
@@ -138,6 +141,14 @@ class Learner:
         if self._version % self._config.run.checkpoint_every == 0:
             self._save()
         self._on_update(record)
+
+    def _gradient(self, batch: MetaBatch) -> Gradient:
+        """Alone, or with the other processes of this learner."""
+        if self._team:
+            return self._team.gradient(self._ascent.theta, batch.parts, batch.tables)
+        table = StateTable.concatenate(batch.tables)
+        data = Batch.of(table, join(batch.parts), self._config, self._device)
+        return meta_gradient(self._ascent.theta, data, self._config)
 
     def _describe(self, batch: MetaBatch, gradient: Gradient, theta: Floats) -> Record:
         """The update's line in updates.jsonl."""
@@ -239,12 +250,17 @@ class Learner:
 
 def live(learner: Learner) -> None:
     """A learner's life, until its updates are done, SIGINT or SIGTERM."""
-    torch.set_num_threads(1)  # the order of additions, and so the last bit of theta, depends on it
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what follows needs it on a GPU
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    repeat_exactly()
     signal.signal(signal.SIGINT, learner.stop)
     signal.signal(signal.SIGTERM, learner.stop)
     learner.run()
+
+
+def repeat_exactly() -> None:
+    """From here on, the same computation has the same result in this process, bit for bit."""
+    torch.set_num_threads(1)  # the order of additions, and so the last bit of theta, depends on it
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what follows needs it on a GPU
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def find_device(name: str) -> torch.device:

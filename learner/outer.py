@@ -4,7 +4,8 @@ Clipped ratio: arXiv:1707.06347, on the result of adaptation as in ProMP, arXiv:
 arXiv:1506.02438. Exploration term: E-MAML, arXiv:1803.01118.
 """
 
-# M mazes, E attempts, N steps of all attempts, S states, A moves, K inner steps, P parameters, F features
+# M mazes, E attempts, N steps of all attempts, S states, A moves, K inner steps, P parameters, F features,
+# G = F + 1
 
 from __future__ import annotations
 
@@ -21,9 +22,19 @@ from protocol.messages import Attempts
 from protocol.policy import Scene, log_policy
 from protocol.states import StateTable
 
+FEATURES = 8  # F, of the baseline
 TIME_BINS = 32  # of the horizon, for the baseline
 MAX_LOG_RATIO = (
     3.0  # a move that became 20 times as likely says nothing more; unvisited ones may be far beyond
+)
+FIGURES = (
+    "objective",
+    "gradient_norm",
+    "success_before",
+    "success_after",
+    "adaptation_gain",
+    "ratio_before",
+    "ratio_after",
 )
 
 
@@ -55,65 +66,108 @@ def _stage(attempts: Attempts, scene: Scene, config: Config) -> Stage:
 
 
 @dataclass(frozen=True)
+class Totals:
+    """Sums over the mazes of a batch: all that one must know of the others. Those of its shares add up to its own."""
+
+    mazes: Tensor  # [] M; this and all that follows: float64
+    shortest: Tensor  # [] steps on the shortest paths
+    returns: Tensor  # [] after adaptation
+    best: Tensor  # [] returns on the shortest paths
+    steps_K: Tensor  # [K + 1] N of each stage
+    fit_KFG: Tensor  # [K + 1, F, G] the normal equations of each stage's baseline
+
+    @staticmethod
+    def of(batch: Batch, config: Config) -> Totals:
+        """Over the mazes of `batch`, be it whole or a share."""
+        scene, device = batch.scene, batch.scene.seen_MCB.device
+        return_M, best_M = returns(batch, config)
+        steps = [len(stage.steps.pair_N) for stage in batch.stages]
+        return Totals(
+            mazes=torch.tensor(scene.mazes, dtype=torch.float64, device=device),
+            shortest=shortest(scene).sum().double(),
+            returns=return_M.sum().double(),
+            best=best_M.sum().double(),
+            steps_K=torch.tensor(steps, dtype=torch.float64, device=device),
+            fit_KFG=torch.stack([normal_equations(stage.steps, scene, config) for stage in batch.stages]),
+        )
+
+    @staticmethod
+    def of_none(config: Config, device: torch.device) -> Totals:
+        """Over no maze."""
+        stages = config.inner.steps + 1
+        shapes = ((), (), (), (), (stages,), (stages, FEATURES, FEATURES + 1))
+        return Totals(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
+
+
+@dataclass(frozen=True)
 class Gradient:
-    """What one meta-batch says about theta."""
+    """What one meta-batch says about theta. Those of its shares add up to it, all but the norm."""
 
     vector: Tensor  # [P] of the objective, to be followed upwards; not finite where the batch is not
-    figures: dict[
-        str, float
-    ]  # for people: success and steps ratio before and after adaptation, objective, norms
+    figures: dict[str, float]  # FIGURES, for people: before and after adaptation
+
+    @staticmethod
+    def of_none(theta_P: Tensor) -> Gradient:
+        """What a share without mazes says."""
+        return Gradient(torch.zeros_like(theta_P), dict.fromkeys(FIGURES, 0.0))
 
 
-def meta_gradient(theta_P: Tensor, batch: Batch, config: Config) -> Gradient:
-    """d J / d theta at `theta_P` [P] from the attempts of `batch`."""
+def meta_gradient(theta_P: Tensor, batch: Batch, config: Config, totals: Totals | None = None) -> Gradient:
+    """d J / d theta at `theta_P` [P] from the attempts of `batch`, or of the share of a batch with these `totals`."""
+    totals = totals or Totals.of(batch, config)
     theta_P = theta_P.detach().requires_grad_()
-    objective = meta_objective(theta_P, batch, config)
+    objective = meta_objective(theta_P, batch, config, totals)
     (vector,) = torch.autograd.grad(objective, theta_P)
     first, last = batch.stages[0].steps, batch.stages[-1].steps
-    figures = {
-        "objective": objective.item(),
-        "gradient_norm": vector.norm().item(),
-        "success_before": first.found_ME.mean().item(),
-        "success_after": last.found_ME.mean().item(),
-        "adaptation_gain": (last.return_ME.mean() - first.return_ME.mean()).item(),
-        "ratio_before": steps_ratio(first, batch.scene),
-        "ratio_after": steps_ratio(last, batch.scene),
-    }
-    return Gradient(vector, figures)
+    share = batch.scene.mazes / totals.mazes.item()
+    figures = (
+        objective.item(),
+        vector.norm().item(),
+        first.found_ME.mean().item() * share,
+        last.found_ME.mean().item() * share,
+        (last.return_ME.mean() - first.return_ME.mean()).item() * share,
+        steps_ratio(first, totals),
+        steps_ratio(last, totals),
+    )
+    return Gradient(vector, dict(zip(FIGURES, figures, strict=True)))
 
 
-def steps_ratio(steps: Steps, scene: Scene) -> float:
+def steps_ratio(steps: Steps, totals: Totals) -> float:
     """Steps taken / steps on the shortest path, both summed over all attempts."""
-    shortest_M = scene.distance_MS[:-1].view(scene.mazes, scene.states)[:, 0]
-    return (steps.length_ME.sum() / (shortest_M.sum() * steps.attempts)).item()
+    return (steps.length_ME.sum() / (totals.shortest.long() * steps.attempts)).item()
 
 
-def meta_objective(theta_P: Tensor, batch: Batch, config: Config) -> Tensor:
-    """A scalar whose gradient at theta is the estimate of d J / d theta."""
+def meta_objective(theta_P: Tensor, batch: Batch, config: Config, totals: Totals) -> Tensor:
+    """A scalar whose gradient at theta is the estimate of d J / d theta, or the part of it that is a share's."""
     theta = unflatten(theta_P, config)
     phi = initial_policy(theta, batch.scene.mazes)
-    exploration_M = after_adaptation(batch, config) * config.outer.exploration
+    exploration_M = after_adaptation(batch, config, totals) * config.outer.exploration
     total = theta_P.new_zeros(())
     for k, stage in enumerate(batch.stages):
         steps = stage.steps
         log_prob = log_policy(phi, batch.scene)
         last = k == config.inner.steps
-        credit_N = advantages(steps, batch.scene, config)
+        credit_N = advantages(steps, batch.scene, config, totals.fit_KFG[k])
         if not last:
             # The surrogate is a mean over attempts; what they made possible together is credited to each in full.
             credit_N = config.outer.first_weight * credit_N
             credit_N = credit_N + steps.attempts * exploration_M.index_select(0, steps.maze_N)
-        total = total + surrogate(log_prob, credit_N, stage, config)
+        counts = int(totals.mazes) * steps.attempts, int(totals.steps_K[k])
+        total = total + surrogate(log_prob, credit_N, stage, config, counts)
         if not last:
             phi = adapt(phi, theta, log_prob, steps, batch.scene, config, graph=True)
     return total
 
 
-def surrogate(log_prob: Tensor, credit_N: Tensor, stage: Stage, config: Config) -> Tensor:
+def surrogate(
+    log_prob: Tensor, credit_N: Tensor, stage: Stage, config: Config, counts: tuple[int, int] | None = None
+) -> Tensor:
     """Mean over attempts of sum_t credit_t rho_t, rho = pi / behaviour, plain or clipped, plus the entropy bonus.
 
     Exact on the table: the ratio depends on (s, a) alone, and min(rho A, clip(rho) A) on it and the sign of A.
+    `counts`: attempts and steps of the whole batch, where `stage` is a share of it.
     """
+    attempts, steps = counts or (len(stage.steps.length_ME), len(credit_N))
     ratio = torch.exp((log_prob - stage.behaviour).clamp(max=MAX_LOG_RATIO))
     if config.outer.objective == "policy-gradient":
         total = (by_pair(credit_N, stage.steps, ratio) * ratio).sum()
@@ -121,28 +175,39 @@ def surrogate(log_prob: Tensor, credit_N: Tensor, stage: Stage, config: Config) 
         gain = by_pair(credit_N.clamp(min=0), stage.steps, ratio) * ratio.clamp(max=1 + config.outer.clip)
         loss = by_pair(credit_N.clamp(max=0), stage.steps, ratio) * ratio.clamp(min=1 - config.outer.clip)
         total = (gain + loss).sum()
-    total = total / len(stage.steps.length_ME)
+    total = total / attempts
     if config.outer.entropy:
-        visited_MS = by_pair(torch.full_like(credit_N, 1 / len(credit_N)), stage.steps, ratio).sum(-1)
+        visited_MS = by_pair(torch.full_like(credit_N, 1 / steps), stage.steps, ratio).sum(-1)
         total = total - config.outer.entropy * (visited_MS * (log_prob.exp() * log_prob).sum(-1)).sum()
     return total
 
 
-def after_adaptation(batch: Batch, config: Config) -> Tensor:
+def after_adaptation(batch: Batch, config: Config, totals: Totals | None = None) -> Tensor:
     """[M] how much better the attempts after adaptation went than the batch's, given each maze's best return."""
+    totals = totals or Totals.of(batch, config)
+    return_M, best_M = returns(batch, config)
+    return return_M - best_M * (totals.returns.to(return_M) / totals.best.to(best_M))
+
+
+def returns(batch: Batch, config: Config) -> tuple[Tensor, Tensor]:
+    """[M] the mean return of each maze's attempts after adaptation, and [M] the best that there can be."""
     steps = batch.stages[-1].steps
-    return_M = steps.return_ME.view(-1, steps.attempts).mean(1)
-    shortest_M = batch.scene.distance_MS[:-1].view(batch.scene.mazes, batch.scene.states)[:, 0]
-    best_M = config.run.discount ** (shortest_M - 1)
-    return return_M - best_M * (return_M.sum() / best_M.sum())
+    return steps.return_ME.view(-1, steps.attempts).mean(1), config.run.discount ** (
+        shortest(batch.scene) - 1
+    )
 
 
-def advantages(steps: Steps, scene: Scene, config: Config) -> Tensor:
+def shortest(scene: Scene) -> Tensor:
+    """[M] steps on the shortest path."""
+    return scene.distance_MS[:-1].view(scene.mazes, scene.states)[:, 0]
+
+
+def advantages(steps: Steps, scene: Scene, config: Config, fit_FG: Tensor | None = None) -> Tensor:
     """[N] generalised advantage of every step over a fitted baseline: sum_l (gamma lambda)^l delta_{t+l}.
 
     delta_t = r_t + gamma V(s_{t+1}, t+1) - V(s_t, t). The factor gamma^t of the exact gradient is left out, as usual.
     """
-    value_N = fitted_value(steps, scene, config)
+    value_N = fitted_value(steps, scene, config, fit_FG)
     goes_on_N = (steps.left_N > 1).to(value_N)
     reward_N = (1 - goes_on_N) * steps.found_ME.index_select(0, steps.attempt_N)
     delta_N = reward_N + config.run.discount * goes_on_N * value_N.roll(-1) - value_N
@@ -155,26 +220,37 @@ def advantages(steps: Steps, scene: Scene, config: Config) -> Tensor:
     return sum_TW.flatten().index_select(0, row_N)
 
 
-def fitted_value(steps: Steps, scene: Scene, config: Config) -> Tensor:
+def fitted_value(steps: Steps, scene: Scene, config: Config, fit_FG: Tensor | None = None) -> Tensor:
     """[N] the return to go that a least-squares fit over the batch expects from distance to the exit and time.
 
     The linear baseline of MAML and ProMP (arXiv:1604.06778), which here may know the way: it serves the training
-    alone. It is fitted to a table: a row for each distance and each of TIME_BINS parts of the horizon.
+    alone. It is fitted to a table: a row for each distance and each of TIME_BINS parts of the horizon. `fit_FG`: the
+    normal equations over the whole batch, where `steps` are a share of it.
     """
-    real = steps.return_ME.dtype
-    horizon = config.run.horizon
-    device = steps.time_N.device
-    togo_N = return_to_go(steps, config.run.discount, horizon)
-    bin_T = torch.arange(horizon, device=device) * TIME_BINS // horizon
-    row_N = scene.distance_MS.index_select(0, steps.state_N) * TIME_BINS + bin_T.index_select(0, steps.time_N)
+    if fit_FG is None:
+        fit_FG = normal_equations(steps, scene, config)
+    known_RF, row_N = _baseline_table(steps, scene, config)
+    ridge = 1e-3 * torch.eye(FEATURES, dtype=torch.float64, device=fit_FG.device)
+    weight_F = torch.linalg.solve(fit_FG[:, :-1] + ridge, fit_FG[:, -1])
+    value_R: Tensor = known_RF @ weight_F
+    return value_R.to(steps.return_ME.dtype).index_select(0, row_N)
 
-    known_RF = _baseline_features(int(scene.distance_MS.max()) + 1, horizon, device)
+
+def normal_equations(steps: Steps, scene: Scene, config: Config) -> Tensor:
+    """[F, G] float64, what the fit of `fitted_value` solves, its right-hand side in the last column."""
+    known_RF, row_N = _baseline_table(steps, scene, config)
+    togo_N = return_to_go(steps, config.run.discount, config.run.horizon)
     times_R = torch.bincount(row_N, minlength=len(known_RF)).double()
     togo_R = torch.zeros_like(times_R).index_add(0, row_N, togo_N.double())
-    ridge = 1e-3 * torch.eye(known_RF.shape[1], dtype=torch.float64, device=device)
-    weight_F = torch.linalg.solve(known_RF.T @ (times_R[:, None] * known_RF) + ridge, known_RF.T @ togo_R)
-    value_R: Tensor = known_RF @ weight_F
-    return value_R.to(real).index_select(0, row_N)
+    return torch.column_stack((known_RF.T @ (times_R[:, None] * known_RF), known_RF.T @ togo_R))
+
+
+def _baseline_table(steps: Steps, scene: Scene, config: Config) -> tuple[Tensor, Tensor]:
+    """[R, F] the features of every row, and [N] the row of every step."""
+    horizon, device = config.run.horizon, steps.time_N.device
+    bin_T = torch.arange(horizon, device=device) * TIME_BINS // horizon
+    row_N = scene.distance_MS.index_select(0, steps.state_N) * TIME_BINS + bin_T.index_select(0, steps.time_N)
+    return _baseline_features(int(scene.distance_MS.max()) + 1, horizon, device), row_N
 
 
 def _baseline_features(distances: int, horizon: int, device: torch.device) -> Tensor:

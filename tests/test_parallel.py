@@ -1,0 +1,407 @@
+"""A learner of several processes: shares add up to the whole, and whatever happens, theta is the same."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from itertools import chain, product
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from actors.rollout import collect
+from learner import checkpoint, parallel
+from learner.admission import join
+from learner.ascent import Floats
+from learner.outer import Batch, Stage, Totals, meta_gradient
+from learner.parallel import RankError, Seat, Team, follow, shares
+from protocol.config import ClewError, Config
+from protocol.credit import Steps
+from protocol.inner import initial_theta
+from protocol.messages import Rollouts
+from protocol.policy import Scene
+from protocol.states import StateTable
+from tests.parties import Pace, Party, Place, new_place, place
+from tests.test_cli import CLEW, ENVIRONMENT
+from tests.test_network import HERE, free_ports
+from tests.test_processes import exits
+
+__all__ = ["place"]  # a fixture
+
+CPU = torch.device("cpu")
+Followers = Callable[[int], tuple[Seat, list[ForkServerProcess]]]
+UPDATES = 20
+SETTINGS = [
+    *("maze.side=5", "maze.min_distance=2", "run.horizon=20", "run.mazes=6", "run.mazes_per_lease=2"),
+    *("outer.entropy=0.01", "outer.exploration=0.5", f"run.updates={UPDATES}", "run.checkpoint_every=4"),
+]
+LEARNER = [
+    "learner",
+    *(word for one in SETTINGS for word in ("--set", one)),
+    "--device",
+    "cpu",
+    "--run-dir",
+    "run",
+]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+# Shares
+
+
+def make_config(
+    leases: int = 3, inner: dict[str, object] | None = None, outer: dict[str, object] | None = None
+) -> Config:
+    return Config.model_validate(
+        {
+            "maze": {"side": 7},
+            "run": {"mazes": 2 * leases, "mazes_per_lease": 2, "horizon": 30},
+            "inner": {"attempts": 3, "steps": 2, **(inner or {})},
+            "outer": {"attempts": 2, "entropy": 0.1, **(outer or {})},
+        }
+    )
+
+
+def make_parts(config: Config) -> list[Rollouts]:
+    parts = []
+    for chunk in range(config.run.leases):
+        mazes, stages, seconds = collect(initial_theta(config), (0, chunk), config)
+        parts.append(Rollouts(0, chunk, chunk, 0, seconds, mazes, stages))
+    return parts
+
+
+def tables_of(parts: list[Rollouts], config: Config) -> list[StateTable]:
+    return [StateTable.of(part.mazes, config.policy.radius) for part in parts]
+
+
+def batch_of(parts: list[Rollouts], config: Config, dtype: torch.dtype) -> Batch:
+    scene = Scene.of(StateTable.concatenate(tables_of(parts, config)), CPU, dtype)
+    return Batch(
+        scene,
+        tuple(
+            Stage(
+                Steps.of(attempts, scene, config.run.discount), torch.from_numpy(attempts.log_prob).to(dtype)
+            )
+            for attempts in join(parts)
+        ),
+    )
+
+
+def theta_of(config: Config) -> Tensor:
+    """Not where the attempts were made, so that ratios leave 1 and the clip."""
+    theta_P = torch.from_numpy(initial_theta(config))
+    return theta_P + 0.1 * torch.randn(theta_P.shape, generator=torch.Generator().manual_seed(1))
+
+
+def total_of(totals: list[Totals]) -> Totals:
+    return Totals(
+        *(torch.stack([getattr(one, field.name) for one in totals]).sum(0) for field in fields(Totals))
+    )
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("estimator", ["first-order", "maml", "lvc", "dice"])
+@pytest.mark.parametrize("rule", ["sgd", "meta-sgd", "learned"])
+def test_the_gradients_and_figures_of_shares_add_up_to_those_of_the_batch(
+    rule: str, estimator: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    objectives, credits = ("clipped", "policy-gradient"), ("cell-advantage", "policy-gradient")
+    for objective, credit in zip(objectives, credits, strict=True):
+        config = make_config(
+            inner={"rule": rule, "estimator": estimator, "credit": credit},
+            outer={"objective": objective, "exploration": 0.0 if estimator == "dice" else 1.0},
+        )
+        parts, theta_P = make_parts(config), theta_of(config).to(dtype)
+        whole = meta_gradient(theta_P, batch_of(parts, config, dtype), config)
+        batches = [batch_of(parts[share], config, dtype) for share in shares(len(parts), 2)]
+        totals = total_of([Totals.of(batch, config) for batch in batches])
+        some = [meta_gradient(theta_P, batch, config, totals) for batch in batches]
+        vector = some[0].vector + some[1].vector
+        assert (vector - whole.vector).norm() < tolerance * whole.vector.norm()
+        for name in whole.figures.keys() - {"gradient_norm"}:
+            assert sum(one.figures[name] for one in some) == pytest.approx(
+                whole.figures[name], rel=1e-4, abs=1e-6
+            )
+        # and no share knows it all by itself
+        assert (some[0].vector - whole.vector).norm() > 0.1 * whole.vector.norm()
+
+
+@pytest.mark.parametrize(("parts", "ranks"), list(product((1, 2, 3, 7), (1, 2, 3, 5))))
+def test_every_part_is_somebodys_and_nobody_has_two_more_than_another(parts: int, ranks: int) -> None:
+    found = [list(range(parts))[share] for share in shares(parts, ranks)]
+    assert list(chain(*found)) == list(range(parts))
+    sizes = [len(one) for one in found]
+    assert len(sizes) == ranks
+    assert max(sizes) - min(sizes) <= 1
+    assert sizes[0] >= 1
+
+
+# Processes that only compute
+
+
+PATIENCE_S = 3.0
+VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "GLOO_SOCKET_IFNAME")
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["tests.test_parallel"])
+
+
+def seat(rank: int, ranks: int, port: int) -> Seat:
+    """As torchrun would give it."""
+    values = (HERE, str(port), str(rank), str(ranks))
+    os.environ |= dict(zip(VARIABLES, values, strict=False))
+    return Seat(rank, ranks, rank, ranks)
+
+
+def attend(rank: int, ranks: int, port: int) -> None:
+    parallel.PATIENCE_S = PATIENCE_S
+    torch.set_num_threads(1)
+    try:
+        follow(seat(rank, ranks, port), CPU)
+    except RankError:
+        sys.exit(1)
+
+
+@pytest.fixture
+def followers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Followers]:
+    """Starts the other ranks, for a team whose rank 0 is this process."""
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")  # and so it is gone again in the end
+        monkeypatch.delenv(name)
+    started: list[ForkServerProcess] = []
+
+    def start(ranks: int) -> tuple[Seat, list[ForkServerProcess]]:
+        port = free_ports()
+        for rank in range(1, ranks):
+            started.append(processes.Process(target=attend, args=(rank, ranks, port)))
+            started[-1].start()
+        return seat(0, ranks, port), started
+
+    yield start
+    for one in started:
+        one.kill()
+        one.join()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(("ranks", "leases"), [(2, 3), (3, 2)])
+def test_a_team_has_the_gradient_of_one_process_even_where_some_have_nothing_to_do(
+    followers: Followers, ranks: int, leases: int
+) -> None:
+    config = make_config(leases)
+    parts, theta_P = make_parts(config), theta_of(config)
+    tables = tables_of(parts, config)
+    whole = meta_gradient(theta_P, batch_of(parts, config, torch.float32), config)
+    mine, others = followers(ranks)
+    with Team(mine, config, CPU) as team:
+        once, again = (team.gradient(theta_P, parts, tables) for _ in range(2))
+    for other in others:
+        exits(other, 0)
+    assert torch.equal(once.vector, again.vector)
+    assert (once.vector - whole.vector).norm() < 1e-5 * whole.vector.norm()
+    assert once.figures == pytest.approx(whole.figures, rel=1e-5, abs=1e-6)
+
+
+def test_a_follower_waits_as_long_as_there_are_signs_of_life_and_no_longer(
+    followers: Followers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "BEAT_S", PATIENCE_S / 10)
+    config = make_config()
+    mine, [other] = followers(2)
+    team = Team(mine, config, CPU)
+    until = time.monotonic() + 1.5 * PATIENCE_S
+    while time.monotonic() < until:
+        team.beat()
+        other.join(PATIENCE_S / 20)
+    assert other.is_alive()
+    exits(other, 1)
+    parts = make_parts(config)
+    with pytest.raises(RankError, match="no longer answers"):
+        team.gradient(theta_of(config), parts, tables_of(parts, config))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_a_team_on_a_gpu_adds_up_over_nccl(followers: Followers) -> None:
+    config = make_config()
+    parts = make_parts(config)
+    mine, _ = followers(1)
+    device = mine.device(torch.device("cuda"))
+    theta_P, tables = theta_of(config).to(device), tables_of(parts, config)
+    with Team(mine, config, device) as team:
+        found = team.gradient(theta_P, parts, tables)
+    whole = meta_gradient(
+        theta_P, Batch.of(StateTable.concatenate(tables), join(parts), config, device), config
+    )
+    assert (found.vector - whole.vector).norm() < 1e-5 * whole.vector.norm()
+
+
+@pytest.mark.parametrize("lost", ["RANK", "LOCAL_WORLD_SIZE"])
+def test_half_of_what_torchrun_says_is_refused(monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+    for name in parallel.VARIABLES:
+        monkeypatch.setenv(name, "2")
+    assert Seat.here() == Seat(2, 2, 2, 2)
+    monkeypatch.delenv(lost)
+    with pytest.raises(ClewError, match="start it with torchrun, or unset WORLD_SIZE"):
+        Seat.here()
+
+
+def test_more_processes_than_gpus_are_refused() -> None:
+    with pytest.raises(ClewError, match="use --device cpu"):
+        Seat(0, 1_000, 0, 1_000).device(torch.device("cuda"))
+
+
+# Whole learners
+
+
+DEADLINE_S = (
+    100.0  # for anything to happen at all; three processes of torch start at once, perhaps on one core
+)
+
+
+def whole(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks a test that starts them."""
+    for mark in (pytest.mark.slow, pytest.mark.timeout(3 * DEADLINE_S)):
+        test = mark(test)
+    return test
+
+
+def ends(party: Party, code: int = 0) -> None:
+    assert party.process.wait(DEADLINE_S) == code, party.log.read_text()
+
+
+def until_update(place: Place, update: int) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while len(place.updates()) < update:
+        assert time.monotonic() < deadline, f"no update {update} in {DEADLINE_S} s"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Floats:
+    """Theta in the end, of a learner of one process."""
+    with new_place(tmp_path_factory.mktemp("alone")) as place:
+        learner = start(place, [*CLEW, *LEARNER, "--bind", place.address], "learner")
+        place.actor()
+        ends(learner)
+        return saved(place).theta
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Where a learner of two processes has been, that nothing happened to."""
+    with new_place(tmp_path_factory.mktemp("pair")) as place:
+        learner = start(place, [*TORCHRUN, "-m", *LEARNER, "--bind", place.address], "torchrun")
+        place.actor()
+        ends(learner)
+        return place
+
+
+def start(place: Place, command: list[str], name: str, **variables: object) -> Party:
+    log = place.folder / f"{name}-{len(list(place.folder.glob('*.log')))}.log"
+    environment = ENVIRONMENT | {key: str(value) for key, value in variables.items()}
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command, cwd=place.folder, env=environment, stdout=subprocess.DEVNULL, stderr=errors
+        )
+    place.undo.enter_context(process)
+    place.undo.callback(process.terminate)  # torchrun then ends the processes that it started
+    return Party(process, log)
+
+
+def saved(place: Place) -> checkpoint.Checkpoint:
+    found = checkpoint.load(place.folder / "run")
+    assert found
+    return found
+
+
+def hashes(place: Place) -> list[object]:
+    """Of theta after every update."""
+    records = place.updates()
+    assert [record["update"] for record in records] == list(range(1, UPDATES + 1))
+    return [record["theta_sha256"] for record in records]
+
+
+def process_of(torchrun: Party, rank: int) -> int:
+    """The process id of a rank."""
+    pid = torchrun.process.pid
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+            return int(child)
+    raise AssertionError(f"no rank {rank}")
+
+
+@whole
+def test_two_processes_have_the_theta_of_one(alone: Floats, pair: Place) -> None:
+    theta = saved(pair).theta
+    start_P = initial_theta(saved(pair).config)
+    assert np.linalg.norm(theta - alone) <= 1e-6 * np.linalg.norm(alone)
+    assert np.linalg.norm(theta - alone) <= 1e-4 * np.linalg.norm(alone - start_P)
+
+
+@whole
+def test_a_killed_follower_ends_the_learner_which_torchrun_starts_again_and_theta_is_the_same(
+    place: Place, pair: Place
+) -> None:
+    pace = Pace(place)
+    again = ("--max-restarts", "1", "-m")
+    learner = start(place, [*TORCHRUN, *again, *LEARNER, "--resume", "--bind", place.address], "torchrun")
+    place.actor(connect=place.detour)
+    until_update(place, 6)
+    os.kill(process_of(learner, 1), signal.SIGKILL)
+    pace.no_more()
+    learner.says("clew: a process of the learner no longer answers")
+    ends(learner)
+    assert "Traceback" not in learner.log.read_text()
+    assert hashes(place) == hashes(pair)
+
+
+def rank(place: Place, number: int, *arguments: str) -> Party:
+    """One of two processes, without torchrun's agent, which would end one when the other ends."""
+    numbers = {"RANK": number, "WORLD_SIZE": 2, "LOCAL_RANK": number, "LOCAL_WORLD_SIZE": 2}
+    master = {"MASTER_ADDR": HERE, "MASTER_PORT": place.port + 2}
+    command = [*CLEW, *LEARNER, "--bind", place.address, *arguments]
+    return start(place, command, f"rank-{number}", **numbers, **master)
+
+
+@whole
+def test_when_all_are_told_to_stop_the_learner_saves_where_it_is_and_goes_on_from_there(
+    place: Place, pair: Place
+) -> None:
+    pace = Pace(place)
+    place.actor(connect=place.detour)
+    everyone = [rank(place, number) for number in (1, 0)]
+    until_update(place, 6)
+    for one in everyone:  # the follower first
+        one.process.terminate()
+    for one in everyone:
+        ends(one)
+    assert saved(place).update == len(place.updates()) < UPDATES
+    pace.no_more()
+    everyone = [rank(place, number, "--resume") for number in (0, 1)]
+    for one in everyone:
+        ends(one)
+    assert hashes(place) == hashes(pair)
+
+
+@whole
+@pytest.mark.parametrize("victim", [0, 1])
+def test_whoever_is_left_ends_with_one_sentence(place: Place, victim: int) -> None:
+    Pace(place)
+    place.actor(connect=place.detour)
+    everyone = [rank(place, number) for number in (0, 1)]
+    until_update(place, 5)
+    everyone[victim].process.kill()
+    left = everyone[1 - victim]
+    ends(left, 1)
+    assert left.lines()[-1].startswith("clew: a process of the learner no longer answers")
+    assert saved(place).update == 4
