@@ -36,7 +36,7 @@ from protocol.wire import Limits, decode, encode
 BEAT_S = 10.0  # between two signs of life of a learner that waits for its actors
 PATIENCE_S = 300.0  # after which whoever does not take part is given up
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # what torchrun sets
-TRUSTED = Limits(frames=2**10, frame_bytes=2**31)  # rank 0 sends what its clerk has admitted
+TRUSTED = Limits(frame_bytes=2**31)  # rank 0 sends what its clerk has admitted
 
 log = logging.getLogger("clew")
 
