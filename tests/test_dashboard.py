@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -48,9 +49,14 @@ def test_every_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
 
 
 def test_every_panel_asks_the_prometheus_that_is_provisioned() -> None:
-    source = (FOLDER / "provisioning/datasources/clew.yml").read_text()
-    assert "uid: prometheus " in source
+    assert "uid: prometheus " in (FOLDER / "provisioning/datasources/clew.yml").read_text()
     assert all(panel["datasource"] == {"type": "prometheus", "uid": "prometheus"} for panel in PANELS)
+
+
+def test_grafana_looks_for_dashboards_where_they_are_mounted() -> None:
+    found = re.search(r"path: (\S+)", (FOLDER / "provisioning/dashboards/clew.yml").read_text())
+    assert found
+    assert f"./grafana/dashboards:{found[1]}:ro" in (FOLDER.parent / "compose.yaml").read_text()
 
 
 def test_every_query_speaks_of_metrics_that_there_are() -> None:
@@ -81,6 +87,7 @@ def lost(given: Any, read: Any, where: str = "") -> Iterator[str]:
 
 
 @pytest.mark.docker
+@pytest.mark.timeout(1_800)
 @pytest.mark.parametrize(("title", "query"), QUERIES)
 def test_every_query_has_data_in_the_composed_system(composed: Composed, title: str, query: str) -> None:
     """Counts of zero are data, too; but not what is not a number."""
