@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.image import imread
 
+from deploy.panels import Prometheus, draw
 from tests.test_cli import wait_until
 from tests.test_prometheus import Composed, unknown
 
@@ -98,6 +100,15 @@ def test_every_query_has_data_in_the_composed_system(composed: Composed, title: 
         wait_until(lambda: bool(composed.query("clew:run_over")))  # so the rules are evaluated
     else:
         wait_until(lambda: any(is_number(series) for series in composed.query(asked)))
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(1_800)
+def test_the_dashboard_can_be_drawn_without_a_grafana(composed: Composed, tmp_path: Path) -> None:
+    address = f"http://127.0.0.1:{composed.environment['PROMETHEUS_PORT']}"
+    draw(Prometheus(address, minutes=1.0), tmp_path / "dashboard.png")
+    height, width, _ = imread(tmp_path / "dashboard.png").shape
+    assert height > width > 1_000
 
 
 def is_number(series: dict[str, Any]) -> bool:

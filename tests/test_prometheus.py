@@ -28,6 +28,8 @@ ELSEWHERE = {"job", "instance"}  # labels that Prometheus adds
 class Composed(Protocol):
     """The composed system, as `docker compose up` starts it."""
 
+    environment: dict[str, str]  # of compose.yaml
+
     def query(self, promql: str) -> list[dict[str, Any]]:
         """What its Prometheus answers."""
 
