@@ -196,12 +196,13 @@ def can_have(image: str) -> bool:
         return False
 
 
-def new_project(images: Images) -> Composed:
+def new_project(images: Images, torch_index: str) -> Composed:
     """One of its own, on ports that are free. Grafana is left out where its image cannot be had."""
     work, watch = free_ports(), free_ports()
     environment = SMALL | {
         "ACTOR_IMAGE": images.actor,
         "LEARNER_IMAGE": images.learner,
+        "TORCH_INDEX": torch_index,
         "LEARNER_PORT": str(work),
         "THETA_PORT": str(work + 1),
         "PROMETHEUS_PORT": str(watch),
@@ -214,10 +215,11 @@ def new_project(images: Images) -> Composed:
 
 
 @pytest.fixture(scope="session")
-def composed(images: Images) -> Iterator[Composed]:
+def composed(images: Images, torch_index: str) -> Iterator[Composed]:
     """The whole of compose.yaml, healthy and training. Whoever changes it leaves it so."""
-    project = new_project(images)
+    project = new_project(images, torch_index)
     try:
+        project.compose("build", timeout_s=BUILD_S)
         project.up()
         yield project
     finally:
