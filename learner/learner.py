@@ -222,6 +222,7 @@ class Learner:
         sizes = {name: value for name, value in named.items() if name.startswith("step_size.")}
         return Live(
             version=version,
+            planned=self._config.run.updates,
             actors=len(schedule.workers),
             leases_out=schedule.out,
             leases_missing=schedule.missing,

@@ -38,6 +38,7 @@ class Live:
     """A learner at this moment; counts are since its start."""
 
     version: int  # updates of the run that are done
+    planned: int  # updates after which the run is over
     actors: int
     leases_out: int
     leases_missing: int  # answers that the next update still waits for
@@ -93,6 +94,7 @@ class LearnerMetrics(Collector):
             "wire_bytes", "On both links; theta counts once for all actors.", live.bytes, "direction"
         )
         yield gauge("update", "Updates of the whole run that are done.", {"": live.version})
+        yield gauge("updates_planned", "Updates after which the run is over.", {"": live.planned})
         yield gauge("actors", "Actors that are alive.", {"": live.actors})
         yield gauge("leases_out", "Leases whose answer or deadline is to come.", {"": live.leases_out})
         yield gauge("leases_missing", "Answers that the next update waits for.", {"": live.leases_missing})

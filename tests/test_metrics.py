@@ -30,6 +30,7 @@ RECORD = {
 }
 LIVE = Live(
     version=12,
+    planned=3000,
     actors=2,
     leases_out=4,
     leases_missing=5,
@@ -159,6 +160,7 @@ def test_a_learner_is_read_at_each_scrape() -> None:
     found = values(metrics.registry)
     expected = {
         "update": 12,
+        "updates_planned": 3000,
         "updates_total": 12,
         "attempts_total": 80,
         "steps_total": 900,
