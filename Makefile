@@ -1,11 +1,12 @@
-# make train | make test | make soak | make bench. Everything lives in .venv; nothing else on the machine is touched.
+# make train | make test | make test-deploy | make soak | make bench.
+# Everything lives in .venv; nothing else on the machine is touched, but that test-deploy keeps images in Docker.
 
 PYTHON ?= python3
 CONFIG ?= deploy/configs/default.toml
 RUN ?= runs/$(shell date +%Y-%m-%d_%H-%M-%S)
 BIN := .venv/bin
 
-.PHONY: train test soak bench clean
+.PHONY: train test test-deploy soak bench clean
 
 train: RUN := $(RUN)
 train: .venv/installed
@@ -17,6 +18,9 @@ test: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+test-deploy: .venv/installed-test
+	$(BIN)/pytest -m docker
 
 soak: .venv/installed-test
 	$(BIN)/pytest -m soak -s

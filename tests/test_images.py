@@ -1,0 +1,123 @@
+"""What the images hold, and what they do not; how little a change to the code builds anew."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.engine import ROOT, Images, build, docker, engine, images, inspect, run, torch_index, until
+
+__all__ = ["engine", "images", "torch_index"]  # fixtures
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1_800)]
+
+CONTEXT = ("pyproject.toml", ".dockerignore", "protocol", "actors", "learner", "deploy")
+READ_ONLY = (
+    "run",
+    "--rm",
+    "--init",
+    "--read-only",
+    "--cap-drop",
+    "ALL",
+    "--security-opt",
+    "no-new-privileges:true",
+)
+
+
+def inside(image: str, script: str) -> str:
+    """What a shell script prints in a container as it is run for good."""
+    return docker(*READ_ONLY, "--tmpfs", "/tmp", "--entrypoint", "sh", image, "-euc", script)
+
+
+def megabytes(image: str, *folders: str) -> float:
+    """Of all files below, as they lie there."""
+    lines = inside(image, f"du -sbc {' '.join(folders)}").splitlines()
+    return int(lines[-1].split()[0]) / 1e6
+
+
+@pytest.fixture(params=["actor", "learner"])
+def image(request: pytest.FixtureRequest, images: Images) -> str:
+    return str(getattr(images, request.param))
+
+
+@pytest.mark.parametrize("command", ["learner", "actor", "keys", "doctor"])
+def test_every_command_of_a_machine_without_a_screen_is_there(image: str, command: str) -> None:
+    assert f"clew {command}" in docker(*READ_ONLY, image, command, "--help")
+
+
+def test_the_doctor_finds_nothing_wrong(images: Images) -> None:
+    report = docker(*READ_ONLY, "--tmpfs", "/tmp", images.actor, "doctor")
+    assert "FAIL" not in report
+    assert "torch" in report
+
+
+def test_nobody_is_root_and_nothing_can_be_written(image: str) -> None:
+    assert inside(image, "id -u; id -g").split() == ["10001", "10001"]
+    assert inspect(image)["Config"]["User"] == "10001:10001"
+    assert inside(image, "find /app /opt/* ! -type l -a \\( -user 10001 -o -perm -o+w \\)") == ""
+
+
+def test_no_tool_that_builds_is_left(image: str) -> None:
+    """The base brings pip for its own Python; ours has none."""
+    assert inside(image, "ls /opt/torch/bin /opt/others/bin 2>/dev/null | grep -c pip || true") == "0"
+    assert run("docker", "run", "--rm", "--entrypoint", "python", image, "-m", "pip").returncode == 1
+    assert inside(image, "command -v gcc g++ cc make || true") == ""
+    assert inside(image, "find / -xdev -path '*/.cache/pip' -o -path /root/.cache 2>/dev/null || true") == ""
+
+
+def test_no_key_no_run_and_no_test_gets_in(image: str) -> None:
+    assert inside(image, "cd /app; ls -A").split() == ["actors", "deploy", "learner", "protocol"]
+    found = inside(image, "cd /app; find . -type f -not -name '*.py' -not -name '*.pyc'").split()
+    assert {Path(name).parent.as_posix() for name in found} == {"./deploy/configs"}
+
+
+def test_clew_adds_little_to_torch_and_python(image: str) -> None:
+    """All that is neither the base nor torch with what torch itself asks for."""
+    dependencies, code = megabytes(image, "/opt/others"), megabytes(image, "/app")
+    numpy = megabytes(image, "/opt/others/numpy", "/opt/others/numpy.libs")
+    print(f"clew {code:.1f} MB, numpy {numpy:.1f} MB, the rest {dependencies - numpy:.1f} MB")
+    assert code + dependencies - numpy < 30
+    assert code + dependencies < 80
+
+
+def test_torch_is_there_once_and_brings_what_it_declares_alone(image: str) -> None:
+    names = inside(image, "ls /opt/torch/lib/python3*/site-packages /opt/others")
+    assert names.count("torch-") == names.count("numpy-") == 1
+
+
+def test_a_change_to_the_code_builds_nothing_anew_but_the_code(
+    images: Images, torch_index: str, tmp_path: Path
+) -> None:
+    def layers() -> list[str]:
+        build("actor", "clew-actor:changed", torch_index, tmp_path)
+        found: list[str] = inspect("clew-actor:changed")["RootFS"]["Layers"]
+        return found
+
+    for name in CONTEXT:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    try:
+        before = layers()
+        with (tmp_path / "actors" / "actor.py").open("a") as file:
+            file.write(f"\n# {tmp_path}\n")
+        with (tmp_path / "pyproject.toml").open("a") as file:
+            file.write("\n[tool.another]\n")
+        after = layers()
+    finally:
+        docker("rmi", "clew-actor:changed")
+    assert after[:-1] == before[:-1]
+    assert after[-1] != before[-1]
+
+
+def test_health_is_what_healthz_says(images: Images) -> None:
+    """Without a learner an actor is well enough to wait, and not to work; its port is any free one."""
+    name = f"clew-health-{id(images)}"
+    actor = ("actor", "--connect", "tcp://127.0.0.1:9", "--metrics-port", "0")
+    docker("run", "-d", "--name", name, "--init", "--tmpfs", "/tmp", images.actor, *actor)
+    check = ("docker", "exec", name, "python", "-S", "-m", "deploy.health")
+    try:
+        until(lambda: "metrics on" in run("docker", "logs", name).stderr)
+        assert run(*check).returncode == 1
+    finally:
+        docker("rm", "-f", name)
