@@ -76,7 +76,10 @@ def stack(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             until(lambda: not manager.docker("ps", "--quiet", "--filter", f"name=^{STACK}_"))
             until(
                 lambda: (
-                    subprocess.run(["docker", "volume", "rm", *volumes], capture_output=True).returncode == 0
+                    subprocess.run(
+                        ["docker", "volume", "rm", "--force", *volumes], capture_output=True
+                    ).returncode
+                    == 0
                 )
             )
 
