@@ -35,7 +35,7 @@ ANOTHER_VERSION = encode(
     Bye("refused", "the learner runs another version of clew; install the same one on both sides")
 )
 DIVERGED_AFTER = 20  # answers in a row, and a lease's time, without one that is finite
-ROUTINE = ("late", "duplicate", "version")  # refusals that nobody is to blame for: somebody was slow
+ROUTINE = ("late", "duplicate", "version", "stranger")  # refusals of who was slow, or had just gone
 
 log = logging.getLogger("clew")
 
