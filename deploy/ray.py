@@ -68,8 +68,9 @@ class Team:
     ) -> None:
         """They start as the cluster has a core for each; whoever finds none waits for one."""
         join(address)
-        hired = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1)(Worker)
-        self._workers = [hired.remote() for _ in range(actors)]
+        place = {"num_cpus": 1, "scheduling_strategy": "SPREAD"}  # a lost node takes few with it
+        hire = ray.remote(max_restarts=-1, max_task_retries=-1, **place)(Worker).remote
+        self._workers = [hire() for _ in range(actors)]
         self._work: list[Any] = [
             worker.work.remote(connect, f"ray-{number}", keys, metrics_host)
             for number, worker in enumerate(self._workers)

@@ -63,6 +63,10 @@ def eventually(holds: Callable[[], bool], within_s: float = DEADLINE_S) -> None:
         select.select([], [], [], 0.05)
 
 
+def ends(party: Party, code: int = 0) -> None:
+    assert party.process.wait(DEADLINE_S) == code, party.lines()
+
+
 def launch(place: Place, cluster: Any, *arguments: object) -> Party:
     """`clew ray` with two actors, by way of the proxies where there are some."""
     return place.start("ray", "--address", cluster.address, "--actors", 2, *arguments)
@@ -89,7 +93,7 @@ def hashes(place: Place) -> list[object]:
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     """Theta after every update of the same run with `clew train`."""
     with new_place(tmp_path_factory.mktemp("quiet")) as one:
-        one.start("train", *RUN, "--updates", UPDATES, "--actors", 2).ends()
+        ends(one.start("train", *RUN, "--updates", UPDATES, "--actors", 2))
         return hashes(one)
 
 
@@ -105,21 +109,21 @@ def test_a_node_that_is_lost_costs_nothing_but_time(cluster: Any, place: Place, 
     launcher = launch(place, cluster, "--connect", place.detour, "--keys", keys / "actor")
     eventually(lambda: actors_of(learner) == 2 and len(place.updates()) >= 2)
 
-    lost = nodes_at_work(cluster)[0]
-    [node] = [one for one in cluster.worker_nodes if one.unique_id == lost]
+    lost, other = nodes_at_work(cluster)
+    assert lost != other
+    [node] = [one for one in cluster.worker_nodes if one.node_id == lost]
     cluster.remove_node(node, allow_graceful=False)
     eventually(lambda: actors_of(learner) < 2)
     eventually(lambda: actors_of(learner) == 2)
-    eventually(lambda: len(nodes_at_work(cluster)) == 2)
-    assert lost not in nodes_at_work(cluster)
+    eventually(lambda: nodes_at_work(cluster) == [other, other])
     before = len(place.updates())
     eventually(lambda: len(place.updates()) > before + 1)
     assert learner.process.poll() is None
 
     for link in links:
         link.delay_s = 0.0
-    learner.ends()
-    launcher.ends(0)
+    ends(learner)
+    ends(launcher)
     assert hashes(place) == quiet
 
 
@@ -131,7 +135,7 @@ def test_whoever_stops_it_stops_all_its_actors(cluster: Any, place: Place) -> No
     eventually(lambda: actors_of(learner) == 2)
     launcher.process.terminate()
     eventually(lambda: actors_of(learner) == 0, STOPPED_S)
-    launcher.ends(0)
+    ends(launcher)
 
 
 @pytest.mark.slow
@@ -143,7 +147,7 @@ def test_a_refusal_of_one_actor_ends_it_with_that_sentence(cluster: Any, place: 
         received = links.receive(DEADLINE_S)
         assert received
         links.send(received[0], encode(Bye("refused", "no")))
-        launcher.ends(2)
+        ends(launcher, 2)
     assert launcher.lines()[-1] == "clew: the learner refused this actor: no"
 
 
