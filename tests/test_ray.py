@@ -20,9 +20,11 @@ from protocol.config import Config
 from protocol.links import LearnerLinks
 from protocol.messages import Bye
 from protocol.wire import Limits, encode
-from tests.parties import RUN, Party, Place, new_place, place
+from tests.parties import RUN, Party, Place, metric, new_place, place
 from tests.proxy import Proxy
 from tests.test_cli import ENVIRONMENT, ROOT, assert_refused, clew
+from tests.test_network import HERE
+from tests.test_operations import targets
 
 __all__ = ["place"]  # a fixture
 
@@ -39,9 +41,8 @@ def cluster() -> Iterator[Any]:
     """A head without work, and two nodes."""
     utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed; see the extra `ray`")
     with (
-        tempfile.TemporaryDirectory(
-            prefix="ray-", ignore_cleanup_errors=True
-        ) as folder,  # short: sockets' paths
+        # Its name is short: sockets are in it.
+        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
         pytest.MonkeyPatch.context() as environment,
     ):
         environment.setenv("PYTHONPATH", str(ROOT))
@@ -129,10 +130,13 @@ def test_a_node_that_is_lost_costs_nothing_but_time(cluster: Any, place: Place, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(200)
-def test_whoever_stops_it_stops_all_its_actors(cluster: Any, place: Place) -> None:
+def test_its_actors_are_found_like_any_others_and_stop_with_it(cluster: Any, place: Place) -> None:
     learner = place.learner("--updates", 1_000_000)
-    launcher = launch(place, cluster, "--connect", place.address)
+    launcher = launch(place, cluster, "--connect", place.address, "--metrics-host", HERE)
     eventually(lambda: actors_of(learner) == 2)
+    for target in targets(f"{HERE}:{learner.port}"):
+        eventually(lambda target=target: metric(target, "clew_actor_leases_total") > 0)  # type: ignore[misc]
+    assert len(targets(f"{HERE}:{learner.port}")) == 2
     launcher.process.terminate()
     eventually(lambda: actors_of(learner) == 0, STOPPED_S)
     ends(launcher)
@@ -153,7 +157,9 @@ def test_a_refusal_of_one_actor_ends_it_with_that_sentence(cluster: Any, place: 
 
 def test_where_ray_cannot_be_used_one_line_says_what_to_do(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WITHOUT_RAY, *("ray", "--connect", "ipc://nobody", "--actors", "2")]
-    result = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    result = subprocess.run(
+        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=DEADLINE_S
+    )
     assert_refused(result, re.escape("pip install 'clew[ray]'"))
 
 
