@@ -19,8 +19,8 @@ test: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/pytest
 
-test-deploy: .venv/installed-test
-	$(BIN)/pytest -m docker
+test-deploy: .venv/installed-test-deploy
+	$(BIN)/pytest -m 'docker or ray'
 
 soak: .venv/installed-test
 	$(BIN)/pytest -m soak -s
@@ -37,6 +37,10 @@ bench: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[test]'
 	touch .venv/installed $@
+
+.venv/installed-test-deploy: .venv/installed-test
+	$(BIN)/pip install --quiet --editable '.[test,ray]'
+	touch $@
 
 clean:
 	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,4 +1,4 @@
-"""The `clew` command: train, learner, actor, keys, doctor, evaluate, bench."""
+"""The `clew` command: train, learner, actor, ray, keys, doctor, evaluate, bench."""
 
 from __future__ import annotations
 
@@ -177,6 +177,28 @@ def actor(
     with status.serve(metrics_port, registry, lambda: one.is_ready, host=metrics_host) as server:
         one.metrics_at = metrics_address or (f":{server.port}" if server else "")
         live(one)
+
+
+@app.command("ray")
+def on_ray(
+    connect: Annotated[str, typer.Option(help="The learner's address, as the cluster's nodes see it.")],
+    actors: Annotated[int, typer.Option(min=1, help="How many; each takes a core.")],
+    keys: Keys = None,
+    address: Annotated[
+        str, typer.Option(help="The Ray cluster's HOST:PORT; auto: RAY_ADDRESS, or the one of this machine.")
+    ] = "auto",
+    metrics_host: Annotated[
+        str, typer.Option(help="Serve each actor's /metrics there, on any free port; 0.0.0.0 for all.")
+    ] = "",
+) -> None:
+    """Actors on a Ray cluster, and others for those that die, until the run is over or Ctrl-C."""
+    mine = ActorKeys.of(keys) if keys else None
+    from deploy.ray import Team
+
+    with Team(address, connect, actors, mine, metrics_host) as team, stop_signals() as stopped:
+        print(f"{actors} actors for {connect}", flush=True)
+        is_over = team.wait(stopped)
+    print("the run is over" if is_over else "stopped")
 
 
 @app.command()

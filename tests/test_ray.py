@@ -1,0 +1,172 @@
+"""Actors on a real Ray cluster of two nodes, on this machine: whatever becomes of a node, theta comes out the same."""
+
+from __future__ import annotations
+
+import re
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import keys as keyring
+from protocol.config import Config
+from protocol.links import LearnerLinks
+from protocol.messages import Bye
+from protocol.wire import Limits, encode
+from tests.parties import RUN, Party, Place, metric, new_place, place
+from tests.proxy import Proxy
+from tests.test_cli import ENVIRONMENT, ROOT, assert_refused, clew
+from tests.test_network import HERE
+from tests.test_operations import targets
+
+__all__ = ["place"]  # a fixture
+
+DEADLINE_S = 100.0  # Ray's processes take seconds to start, and as long to be missed
+STOPPED_S = 10.0  # from the signal until no actor works any more
+PACE_S = 0.2  # each way: the run is not over before another actor has taken a lost one's place
+UPDATES = 300  # for the same reason
+WITHOUT_RAY = "import sys; sys.modules['ray'] = None; from deploy.cli import main; main()"
+NODE = {"num_cpus": 2, "object_store_memory": 80 << 20}  # logical ones: a node can hold both actors
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head without work, and two nodes."""
+    from ray import cluster_utils as utils
+
+    with (
+        # Its name is short: sockets are in it.
+        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as environment,
+    ):
+        environment.setenv("PYTHONPATH", str(ROOT))
+        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        head = NODE | {"num_cpus": 0, "include_dashboard": False, "temp_dir": folder}
+        one = utils.Cluster(initialize_head=True, head_node_args=head)
+        try:
+            for _ in range(2):
+                one.add_node(**NODE)
+            yield one
+        finally:
+            one.shutdown()
+
+
+def eventually(holds: Callable[[], bool], within_s: float = DEADLINE_S) -> None:
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline
+        select.select([], [], [], 0.05)
+
+
+def ends(party: Party, code: int = 0) -> None:
+    assert party.process.wait(DEADLINE_S) == code, party.lines()
+
+
+def launch(place: Place, cluster: Any, *arguments: object) -> Party:
+    """`clew ray` with two actors, by way of the proxies where there are some."""
+    return place.start("ray", "--address", cluster.address, "--actors", 2, *arguments)
+
+
+def nodes_at_work(cluster: Any) -> list[str]:
+    """The node of every actor that lives."""
+    actors = cluster.global_state.actor_table(None, None, "ALIVE").values()
+    return [actor["Address"]["NodeID"] for actor in actors]
+
+
+def actors_of(learner: Party) -> float:
+    return learner.metric("clew_learner_actors")
+
+
+def hashes(place: Place) -> list[object]:
+    """Of theta after every update of a run that is over."""
+    records = place.updates()
+    assert [record["update"] for record in records] == list(range(1, UPDATES + 1))
+    return [record["theta_sha256"] for record in records]
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """Theta after every update of the same run with `clew train`."""
+    with new_place(tmp_path_factory.mktemp("quiet")) as one:
+        ends(one.start("train", *RUN, "--updates", UPDATES, "--actors", 2))
+        return hashes(one)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_a_node_that_is_lost_costs_nothing_but_time(cluster: Any, place: Place, quiet: list[object]) -> None:
+    keys = place.folder / "keys"
+    keyring.new(keys)
+    links = place.between(Proxy)
+    for link in links:
+        link.delay_s = PACE_S
+    learner = place.learner("--updates", UPDATES, "--keys", keys / "learner")
+    launcher = launch(place, cluster, "--connect", place.detour, "--keys", keys / "actor")
+    eventually(lambda: actors_of(learner) == 2 and len(place.updates()) >= 2)
+
+    lost, other = nodes_at_work(cluster)
+    assert lost != other
+    [node] = [one for one in cluster.worker_nodes if one.node_id == lost]
+    cluster.remove_node(node, allow_graceful=False)
+    eventually(lambda: actors_of(learner) < 2)
+    eventually(lambda: actors_of(learner) == 2)
+    eventually(lambda: nodes_at_work(cluster) == [other, other])
+    before = len(place.updates())
+    eventually(lambda: len(place.updates()) > before + 1)
+    assert learner.process.poll() is None
+
+    for link in links:
+        link.delay_s = 0.0
+    ends(learner)
+    ends(launcher)
+    assert hashes(place) == quiet
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(200)
+def test_its_actors_are_found_like_any_others_and_stop_with_it(cluster: Any, place: Place) -> None:
+    learner = place.learner("--updates", 1_000_000)
+    launcher = launch(place, cluster, "--connect", place.address, "--metrics-host", HERE)
+    eventually(lambda: actors_of(learner) == 2)
+    for target in targets(f"{HERE}:{learner.port}"):
+        eventually(lambda target=target: metric(target, "clew_actor_leases_total") > 0)  # type: ignore[misc]
+    assert len(targets(f"{HERE}:{learner.port}")) == 2
+    launcher.process.terminate()
+    eventually(lambda: actors_of(learner) == 0, STOPPED_S)
+    ends(launcher)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(200)
+def test_a_refusal_of_one_actor_ends_it_with_that_sentence(cluster: Any, place: Place) -> None:
+    limits = Limits.of(Config())
+    with closing(LearnerLinks(place.address, limits)) as links:
+        launcher = launch(place, cluster, "--connect", place.address)
+        received = links.receive(DEADLINE_S)
+        assert received
+        links.send(received[0], encode(Bye("refused", "no")))
+        ends(launcher, 2)
+    assert launcher.lines()[-1] == "clew: the learner refused this actor: no"
+
+
+def test_where_ray_cannot_be_used_one_line_says_what_to_do(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_RAY, *("ray", "--connect", "ipc://nobody", "--actors", "2")]
+    result = subprocess.run(
+        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert_refused(result, re.escape("pip install 'clew[ray]'"))
+
+
+@pytest.mark.ray
+def test_where_no_cluster_is_one_line_says_how_to_start_one(tmp_path: Path) -> None:
+    result = clew(
+        *("ray", "--connect", "ipc://nobody", "--actors", 2, "--address", "nonsense"), folder=tmp_path
+    )
+    assert_refused(result, "ray start --head")
