@@ -10,7 +10,6 @@ import os
 import socket
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 LISTENING = "0A"  # https://docs.kernel.org/networking/proc_net_tcp.html
 TIMEOUT_S = 4.0
@@ -32,24 +31,22 @@ def is_well(port: int) -> bool:
 
 def listening() -> list[int]:
     """The ports of the processes that can be seen: those of this container, even in the host's network."""
-    ours = {f"socket:[{line[9]}]": int(line[1].rpartition(":")[2], 16) for line in sockets()}
-    files = [file for folder in Path("/proc").glob("[0-9]*/fd") for file in contents(folder)]
-    return sorted({ours[file] for file in files if file in ours})
+    with open("/proc/net/tcp") as table:
+        fields = [line.split() for line in table][1:]
+    ports = {
+        f"socket:[{line[9]}]": int(line[1].rpartition(":")[2], 16) for line in fields if line[3] == LISTENING
+    }
+    processes = [name for name in os.listdir("/proc") if name.isdigit()]
+    return sorted({ports[file] for process in processes for file in open_files(process) if file in ports})
 
 
-def sockets() -> list[list[str]]:
-    """The fields of every socket of TCP that listens."""
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return [fields for line in lines if (fields := line.split())[3] == LISTENING]
-
-
-def contents(folder: Path) -> list[str]:
+def open_files(process: str) -> list[str]:
     """What a process has open, as far as one may know."""
     found = []
     with suppress(OSError):
-        for file in os.listdir(folder):
+        for name in os.listdir(f"/proc/{process}/fd"):
             with suppress(OSError):  # closed in the meantime
-                found.append(os.readlink(folder / file))
+                found.append(os.readlink(f"/proc/{process}/fd/{name}"))
     return found
 
 

@@ -62,6 +62,15 @@ def elsewhere(
         project.down("--volumes")
 
 
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Another one, for an .env of its own."""
+    for name in ("compose.yaml", "deploy/compose.yaml", "deploy/settings.env"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
 # What it says
 
 
@@ -74,6 +83,14 @@ def test_every_setting_can_come_from_the_shell() -> None:
         for key in getattr(field.annotation, "model_fields", {})
     ]
     assert listed == known
+
+
+def test_the_shell_comes_before_env(engine: None, checkout: Path) -> None:
+    (checkout / ".env").write_text("CLEW_MAZE__SIDE=11\nCLEW_RUN__SEED=3\n")
+    command = ("docker", "compose", "config", "--format", "json")
+    config = run(*command, env={"CLEW_MAZE__SIDE": "7"}, folder=checkout).stdout
+    environment = json.loads(config)["services"]["learner"]["environment"]
+    assert environment == {"CLEW_MAZE__SIDE": "7", "CLEW_RUN__SEED": "3"}
 
 
 def test_the_gpu_changes_nothing_but_device_image_and_torch(engine: None) -> None:
@@ -191,15 +208,11 @@ def identity(system: Composed) -> str:
     return str(re.findall(r"run=(\w+)", "\n".join(system.logs("learner")))[-1])
 
 
-def test_a_setting_misspelt_in_env_is_said_in_one_line(composed: Composed, tmp_path: Path) -> None:
-    """A checkout of its own, since .env stands in it."""
-    for name in ("compose.yaml", "deploy/compose.yaml", "deploy/settings.env"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    (tmp_path / ".env").write_text("CLEW_MAZE__SIED=7\n")
+def test_a_setting_misspelt_in_env_is_said_in_one_line(composed: Composed, checkout: Path) -> None:
+    (checkout / ".env").write_text("CLEW_MAZE__SIED=7\n")
     clean = {name: value for name, value in composed.environment.items() if not name.startswith("CLEW_")}
     command = ("docker", "compose", "-p", composed.project, "run", "--rm", "--no-deps", "learner")
-    result = run(*command, env=clean, folder=tmp_path)
+    result = run(*command, env=clean, folder=checkout)
     assert result.returncode == 2
     said = [line for line in (result.stdout + result.stderr).splitlines() if "clew:" in line]
     assert said == [
