@@ -15,22 +15,8 @@ import pytest
 from protocol.config import Config
 from protocol.keys import ActorKeys
 from protocol.links import ActorLinks
-from tests.engine import (
-    CHECKPOINT_EVERY,
-    ROOT,
-    Composed,
-    Images,
-    composed,
-    docker,
-    engine,
-    images,
-    inspect,
-    run,
-    torch_index,
-    until,
-)
+from tests.engine import CHECKPOINT_EVERY, ROOT, Composed, Images, docker, inspect, run, until
 
-__all__ = ["composed", "engine", "images", "torch_index"]  # fixtures
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1_800)]
 
 REFUSED = 'clew_learner_refusals_total{reason="key"}'

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine import ROOT, Images, build, docker, engine, images, inspect, run, torch_index, until
+from tests.engine import ROOT, Images, build, docker, inspect, run, until
 
-__all__ = ["engine", "images", "torch_index"]  # fixtures
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1_800)]
 
 CONTEXT = ("pyproject.toml", ".dockerignore", "protocol", "actors", "learner", "deploy")
