@@ -106,7 +106,13 @@ def _words(axes: Axes, panel: Json, prometheus: Prometheus) -> None:
     axes.axis("off")
     found = [(target, one) for target in panel["targets"] for one in prometheus.now(target["expr"])]
     lines = [f"{_name(target, one['metric'])}: {float(one['value'][1]):,.0f}" for target, one in found]
-    axes.text(0, 0.9, "\n".join(lines) or panel["fieldConfig"]["defaults"]["noValue"], va="top", fontsize=14)
+    axes.text(
+        0,
+        0.9,
+        "\n".join(lines) or panel["fieldConfig"]["defaults"].get("noValue", "no data"),
+        va="top",
+        fontsize=14,
+    )
 
 
 def _name(target: Json, labels: Json) -> str:
