@@ -43,6 +43,7 @@ VERSIONS = ("1.27", "1.37")  # of Kubernetes: the oldest that the README names, 
 CRDS = {  # models that are generated from the operators' own definitions
     "ScaledObject": "cloudcoil.models.keda.v1alpha1",
     "PodMonitor": "cloudcoil.models.prometheus_operator.v1",
+    "PrometheusRule": "cloudcoil.models.prometheus_operator.v1",
 }
 
 
@@ -271,6 +272,16 @@ def test_the_settings_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     assert load(None).run.updates == int(settings["CLEW_RUN__UPDATES"])
+
+
+def test_the_alerts_become_a_rule_of_the_operator() -> None:
+    (script,) = [
+        block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "PrometheusRule" in block
+    ]
+    printed = script.replace("kubectl apply -f -", "cat")
+    rule = yaml.safe_load(subprocess.check_output(["bash", "-euc", printed], cwd=ROOT))
+    test_what_operators_read_is_what_they_define(rule)
+    assert rule["spec"] == yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())
 
 
 def test_jobs_are_named_as_in_the_prometheus_of_compose() -> None:
