@@ -52,6 +52,8 @@ def swarm_of_two() -> Iterator[tuple[Engine, Engine]]:
         lay_cable(name, manager, worker, undo)
         start_engine(name, folder, worker, undo)
         at = manager.address
+        bridge = ["docker", "network", "rm", "docker_gwbridge"]  # which a swarm leaves behind
+        undo.callback(subprocess.run, bridge, capture_output=True)
         manager.docker("swarm", "init", "--advertise-addr", at, "--listen-addr", f"{at}:2377")
         undo.callback(manager.docker, "swarm", "leave", "--force", timeout_s=LEAVE_S)
         token = manager.docker("swarm", "join-token", "--quiet", "worker")
