@@ -25,7 +25,7 @@ from protocol.wire import Limits, WireError, decode, encode
 
 POLL_S = 0.1  # the longest wait for a message
 MESSAGES_PER_STEP = 1_000  # heard before deadlines are looked at again
-CHECKED_AT_ONCE = 64  # answers; more gain nothing, measured
+MAZES_AT_ONCE = 320  # that are checked together; more gain nothing, measured
 PING_S = 0.2  # between two pings to those whom the next update waits for, while the wait is short
 LONGEST_PING_S = 5.0  # the same, while it is long: whoever works for minutes must not be buried in pings
 IDLE_PING_S = 1.0  # between two pings to those who hold nothing
@@ -69,6 +69,9 @@ class Clerk:
         self._run = run
         self._session = secrets.token_hex(8)
         self._unchecked: list[tuple[Actor, Rollouts]] = []  # answers that may count, in order
+        self._at_once = max(
+            1, MAZES_AT_ONCE // config.run.mazes_per_lease
+        )  # answers that are checked together
         self._tables: dict[int, StateTable] = {}  # of the mazes of answers that count, by issue
         self._metrics_of: dict[Actor, str] = {}  # where each actor's metrics are, if it serves any
         self._not_finite, self._finite_until = 0, 0.0  # answers in a row; when that began
@@ -234,7 +237,7 @@ class Clerk:
             self._file(actor, rollouts)
             return
         self._unchecked.append((actor, rollouts))
-        if len(self._unchecked) >= min(CHECKED_AT_ONCE, self.schedule.missing or CHECKED_AT_ONCE):
+        if len(self._unchecked) >= min(self._at_once, self.schedule.missing or self._at_once):
             self._check()
 
     def _check(self) -> None:
