@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
@@ -29,6 +29,7 @@ MAZES_AT_ONCE = 320  # that are checked together; more gain nothing, measured
 PING_S = 0.2  # between two pings to those whom the next update waits for, while the wait is short
 LONGEST_PING_S = 5.0  # the same, while it is long: whoever works for minutes must not be buried in pings
 IDLE_PING_S = 1.0  # between two pings to those who hold nothing
+PARTING_S = 1.0  # at the end of a run, for actors that are in the middle of something
 KEYS_S = 1.0  # between two looks at who may connect
 PING = encode(Ping())
 ANOTHER_VERSION = encode(
@@ -130,8 +131,7 @@ class Clerk:
         try:
             while not self._bye:
                 self._step()
-            for actor in self.schedule.workers:
-                self._links.send(actor, encode(self._bye))
+            self._part(self._bye)
         except BaseException as error:
             self._batches.put(error)
 
@@ -145,6 +145,18 @@ class Clerk:
         self._ping(now)
         self._advance()
         self._hand_out()
+
+    def _part(self, bye: Bye) -> None:
+        """Tells every actor; where the run is over, hears them out. A connection that is closed on what nobody has read
+        is reset, which can take the last word away: an actor that misses it would wait for a learner for ever.
+        """
+        staying = {actor for actor in self.schedule.workers if self._links.send(actor, encode(bye))}
+        deadline = time.monotonic() + PARTING_S
+        while bye.verdict == "over" and staying and (left_s := deadline - time.monotonic()) > 0:
+            if received := self._links.receive(left_s):
+                with suppress(WireError):
+                    if isinstance(decode(received.frames, self._limits), Bye):
+                        staying.discard(received.actor)
 
     def _advance(self) -> None:
         """Publishes theta when it is there; gives the learner the next batch when that is complete."""

@@ -17,9 +17,20 @@ import pytest
 from deploy import keys as keyring
 from protocol.keys import ActorKeys, LearnerKeys
 from protocol.links import ActorLinks, Frames, LearnerLinks
-from protocol.wire import Limits
+from protocol.messages import CONTRACT, Bye, Ping, Welcome
+from protocol.wire import ACTOR_LIMITS, Limits, decode, encode
 from tests.proxy import Endpoint, Proxy
-from tests.test_processes import DEADLINE_S, UPDATES, House, Learner, exits, new_house, processes, quiet
+from tests.test_processes import (
+    DEADLINE_S,
+    UPDATES,
+    House,
+    Impostor,
+    Learner,
+    exits,
+    new_house,
+    processes,
+    quiet,
+)
 
 __all__ = ["quiet"]  # a fixture
 
@@ -200,6 +211,29 @@ def test_lost_connections_are_made_again(run: Run, quiet: list[str]) -> None:
         run.learner.until(update + 3)  # at most two more have been answered already
         assert run.links.work.connections > before
     run.ends_as(quiet)
+
+
+def test_whoever_talks_to_the_last_is_still_told_that_the_run_is_over(tmp_path: Path) -> None:
+    with new_house(tmp_path) as lodging, ExitStack() as undo:
+        house = replace(lodging, address=f"tcp://{HERE}:{free_ports()}")
+        learner = house.learner()
+        talking = [Impostor(house, CONTRACT, 0) for _ in range(8)]
+        for one in talking:
+            undo.callback(one.links.close)
+            one.hears(Welcome)
+        actor = house.actor()
+        deadline = time.monotonic() + DEADLINE_S
+        while talking:
+            assert time.monotonic() < deadline, f"{len(talking)} were told nothing"
+            for one in talking.copy():
+                for _ in range(20):
+                    one.links.send(encode(Ping()))
+                heard = [decode(frames, ACTOR_LIMITS) for frames in one.links.receive(0.0)]
+                if any(isinstance(message, Bye) and message.verdict == "over" for message in heard):
+                    one.say(Bye("retry", "goodbye"))
+                    talking.remove(one)
+        learner.ends()
+        exits(actor, 0)
 
 
 def test_messages_that_come_a_byte_at_a_time_are_whole(run: Run, quiet: list[str]) -> None:
