@@ -48,7 +48,8 @@ def cluster() -> Iterator[Any]:
     ):
         environment.setenv("PYTHONPATH", str(ROOT))
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        head = NODE | {"num_cpus": 0, "include_dashboard": False, "temp_dir": folder}
+        environment.setenv("RAY_TMPDIR", folder)  # else, for some of its files, /tmp/ray, which need not be there
+        head = NODE | {"num_cpus": 0, "include_dashboard": False}
         one = utils.Cluster(initialize_head=True, head_node_args=head)
         try:
             for _ in range(2):
