@@ -48,7 +48,9 @@ def cluster() -> Iterator[Any]:
     ):
         environment.setenv("PYTHONPATH", str(ROOT))
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        environment.setenv("RAY_TMPDIR", folder)  # else, for some of its files, /tmp/ray, which need not be there
+        environment.setenv(
+            "RAY_TMPDIR", folder
+        )  # else, for some of its files, /tmp/ray, which need not be there
         head = NODE | {"num_cpus": 0, "include_dashboard": False}
         one = utils.Cluster(initialize_head=True, head_node_args=head)
         try:
