@@ -128,10 +128,10 @@ class Place:
         path = self.folder / "run" / "updates.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def hashes(self) -> list[object]:
+    def hashes(self, updates: int = UPDATES) -> list[object]:
         """Of theta after every update of a run that is over."""
         records = self.updates()
-        assert [record["update"] for record in records] == list(range(1, UPDATES + 1))
+        assert [record["update"] for record in records] == list(range(1, updates + 1))
         return [record["theta_sha256"] for record in records]
 
 

@@ -74,8 +74,8 @@ def children(parent: int) -> dict[str, int]:
     return found
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
+def wait_until(holds: Callable[[], bool], within_s: float = DEADLINE_S) -> None:
+    deadline = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < deadline
         select.select([], [], [], 0.02)

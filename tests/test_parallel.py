@@ -32,7 +32,7 @@ from protocol.messages import Rollouts
 from protocol.policy import Scene
 from protocol.states import StateTable
 from tests.parties import Pace, Party, Place, new_place, place
-from tests.test_cli import CLEW, ENVIRONMENT
+from tests.test_cli import CLEW, ENVIRONMENT, wait_until
 from tests.test_network import HERE, free_ports
 from tests.test_processes import exits
 
@@ -279,13 +279,6 @@ def ends(party: Party, code: int = 0) -> None:
     assert party.process.wait(DEADLINE_S) == code, party.log.read_text()
 
 
-def until_update(place: Place, update: int) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while len(place.updates()) < update:
-        assert time.monotonic() < deadline, f"no update {update} in {DEADLINE_S} s"
-        time.sleep(0.02)
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Floats:
     """Theta in the end, of a learner of one process."""
@@ -324,13 +317,6 @@ def saved(place: Place) -> checkpoint.Checkpoint:
     return found
 
 
-def hashes(place: Place) -> list[object]:
-    """Of theta after every update."""
-    records = place.updates()
-    assert [record["update"] for record in records] == list(range(1, UPDATES + 1))
-    return [record["theta_sha256"] for record in records]
-
-
 def process_of(torchrun: Party, rank: int) -> int:
     """The process id of a rank."""
     pid = torchrun.process.pid
@@ -356,13 +342,13 @@ def test_a_killed_follower_ends_the_learner_which_torchrun_starts_again_and_thet
     again = ("--max-restarts", "1", "-m")
     learner = start(place, [*TORCHRUN, *again, *LEARNER, "--resume", "--bind", place.address], "torchrun")
     place.actor(connect=place.detour)
-    until_update(place, 6)
+    wait_until(lambda: len(place.updates()) >= 6, DEADLINE_S)
     os.kill(process_of(learner, 1), signal.SIGKILL)
     pace.no_more()
     learner.says("clew: a process of the learner no longer answers")
     ends(learner)
     assert "Traceback" not in learner.log.read_text()
-    assert hashes(place) == hashes(pair)
+    assert place.hashes(UPDATES) == pair.hashes(UPDATES)
 
 
 def rank(place: Place, number: int, *arguments: str) -> Party:
@@ -380,7 +366,7 @@ def test_when_all_are_told_to_stop_the_learner_saves_where_it_is_and_goes_on_fro
     pace = Pace(place)
     place.actor(connect=place.detour)
     everyone = [rank(place, number) for number in (1, 0)]
-    until_update(place, 6)
+    wait_until(lambda: len(place.updates()) >= 6, DEADLINE_S)
     for one in everyone:  # the follower first
         one.process.terminate()
     for one in everyone:
@@ -390,7 +376,7 @@ def test_when_all_are_told_to_stop_the_learner_saves_where_it_is_and_goes_on_fro
     everyone = [rank(place, number, "--resume") for number in (0, 1)]
     for one in everyone:
         ends(one)
-    assert hashes(place) == hashes(pair)
+    assert place.hashes(UPDATES) == pair.hashes(UPDATES)
 
 
 @whole
@@ -399,7 +385,7 @@ def test_whoever_is_left_ends_with_one_sentence(place: Place, victim: int) -> No
     Pace(place)
     place.actor(connect=place.detour)
     everyone = [rank(place, number) for number in (0, 1)]
-    until_update(place, 5)
+    wait_until(lambda: len(place.updates()) >= 5, DEADLINE_S)
     everyone[victim].process.kill()
     left = everyone[1 - victim]
     ends(left, 1)

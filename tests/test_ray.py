@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-import select
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from protocol.messages import Bye
 from protocol.wire import Limits, encode
 from tests.parties import RUN, Party, Place, metric, new_place, place
 from tests.proxy import Proxy
-from tests.test_cli import ENVIRONMENT, ROOT, assert_refused, clew
+from tests.test_cli import ENVIRONMENT, ROOT, assert_refused, clew, wait_until
 from tests.test_network import HERE
 from tests.test_operations import targets
 
@@ -61,13 +59,6 @@ def cluster() -> Iterator[Any]:
             one.shutdown()
 
 
-def eventually(holds: Callable[[], bool], within_s: float = DEADLINE_S) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline
-        select.select([], [], [], 0.05)
-
-
 def ends(party: Party, code: int = 0) -> None:
     assert party.process.wait(DEADLINE_S) == code, party.lines()
 
@@ -87,19 +78,12 @@ def actors_of(learner: Party) -> float:
     return learner.metric("clew_learner_actors")
 
 
-def hashes(place: Place) -> list[object]:
-    """Of theta after every update of a run that is over."""
-    records = place.updates()
-    assert [record["update"] for record in records] == list(range(1, UPDATES + 1))
-    return [record["theta_sha256"] for record in records]
-
-
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     """Theta after every update of the same run with `clew train`."""
     with new_place(tmp_path_factory.mktemp("quiet")) as one:
         ends(one.start("train", *RUN, "--updates", UPDATES, "--actors", 2))
-        return hashes(one)
+        return one.hashes(UPDATES)
 
 
 @pytest.mark.ray
@@ -112,24 +96,24 @@ def test_a_node_that_is_lost_costs_nothing_but_time(cluster: Any, place: Place, 
         link.delay_s = PACE_S
     learner = place.learner("--updates", UPDATES, "--keys", keys / "learner")
     launcher = launch(place, cluster, "--connect", place.detour, "--keys", keys / "actor")
-    eventually(lambda: actors_of(learner) == 2 and len(place.updates()) >= 2)
+    wait_until(lambda: actors_of(learner) == 2 and len(place.updates()) >= 2, DEADLINE_S)
 
     lost, other = nodes_at_work(cluster)
     assert lost != other
     [node] = [one for one in cluster.worker_nodes if one.node_id == lost]
     cluster.remove_node(node, allow_graceful=False)
-    eventually(lambda: actors_of(learner) < 2)
-    eventually(lambda: actors_of(learner) == 2)
-    eventually(lambda: nodes_at_work(cluster) == [other, other])
+    wait_until(lambda: actors_of(learner) < 2, DEADLINE_S)
+    wait_until(lambda: actors_of(learner) == 2, DEADLINE_S)
+    wait_until(lambda: nodes_at_work(cluster) == [other, other], DEADLINE_S)
     before = len(place.updates())
-    eventually(lambda: len(place.updates()) > before + 1)
+    wait_until(lambda: len(place.updates()) > before + 1, DEADLINE_S)
     assert learner.process.poll() is None
 
     for link in links:
         link.delay_s = 0.0
     ends(learner)
     ends(launcher)
-    assert hashes(place) == quiet
+    assert place.hashes(UPDATES) == quiet
 
 
 @pytest.mark.ray
@@ -137,12 +121,12 @@ def test_a_node_that_is_lost_costs_nothing_but_time(cluster: Any, place: Place, 
 def test_its_actors_are_found_like_any_others_and_stop_with_it(cluster: Any, place: Place) -> None:
     learner = place.learner("--updates", 1_000_000)
     launcher = launch(place, cluster, "--connect", place.address, "--metrics-host", HERE)
-    eventually(lambda: actors_of(learner) == 2)
+    wait_until(lambda: actors_of(learner) == 2, DEADLINE_S)
     for target in targets(f"{HERE}:{learner.port}"):
-        eventually(lambda target=target: metric(target, "clew_actor_leases_total") > 0)  # type: ignore[misc]
+        wait_until(lambda target=target: metric(target, "clew_actor_leases_total") > 0, DEADLINE_S)  # type: ignore[misc]
     assert len(targets(f"{HERE}:{learner.port}")) == 2
     launcher.process.terminate()
-    eventually(lambda: actors_of(learner) == 0, STOPPED_S)
+    wait_until(lambda: actors_of(learner) == 0, STOPPED_S)
     ends(launcher)
 
 
