@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -89,6 +90,11 @@ def train(
     metrics_port: MetricsPort = None,
 ) -> None:
     """Train: a learner and actors on this machine, until the updates are done or Ctrl-C."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ClewError(
+            "clew train starts one learner, and torchrun started several of it; "
+            "give torchrun `-m learner`, and start actors by hand"
+        )
     folder = run_folder(run_dir, resume)
     settings = configured(config, assignments, seed, updates, folder if resume else None)
     former = checkpoint.beginning(folder, settings, resume)  # a refusal comes before anything is started

@@ -9,6 +9,8 @@ actor; they are on no node's disk. Ray's own links are encrypted where the clust
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +32,7 @@ except ModuleNotFoundError:
     ) from None
 
 TICK_S = 0.2  # the longest until a signal is noticed
+KNOCK_S = 10.0  # for the cluster's port to open
 
 log = logging.getLogger("clew")
 
@@ -96,14 +99,25 @@ class Team:
 
 def join(address: str) -> None:
     """Makes this process a driver of the cluster."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", address)
     try:
+        knock(address)
         ray.init(address, logging_level=logging.WARNING)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].partition(". ")[0]
+    except (OSError, RuntimeError, ValueError) as error:
+        said = getattr(error, "strerror", None) or str(error)
+        reason = said.strip().splitlines()[0].partition(". ")[0]
         raise ClewError(
             f"cannot join the Ray cluster at {address!r}: {reason}; "
             "start one with `ray start --head`, or give its --address HOST:PORT"
         ) from None
+
+
+def knock(address: str) -> None:
+    """OSError where nobody listens at [ray://]HOST:PORT: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()
 
 
 def conclude(work: Any) -> None:

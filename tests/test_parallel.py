@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from actors.rollout import collect
+from deploy import cli
 from learner import checkpoint, parallel
 from learner.admission import join
 from learner.ascent import Floats
@@ -243,6 +244,13 @@ def test_a_team_on_a_gpu_adds_up_over_nccl(followers: Followers) -> None:
         theta_P, Batch.of(StateTable.concatenate(tables), join(parts), config, device), config
     )
     assert (found.vector - whole.vector).norm() < 1e-5 * whole.vector.norm()
+
+
+def test_clew_train_is_not_for_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ClewError, match="give torchrun `-m learner`"):
+        cli.train(run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("lost", ["RANK", "LOCAL_WORLD_SIZE"])

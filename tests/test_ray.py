@@ -26,7 +26,7 @@ from tests.test_operations import targets
 
 __all__ = ["place"]  # a fixture
 
-DEADLINE_S = 100.0  # Ray's processes take seconds to start, and as long to be missed
+DEADLINE_S = 200.0  # Ray's processes take seconds to start and as long to be missed, on busy cores minutes
 STOPPED_S = 10.0  # from the signal until no actor works any more
 PACE_S = 0.2  # each way: the run is not over before another actor has taken a lost one's place
 UPDATES = 300  # for the same reason
@@ -87,7 +87,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_node_that_is_lost_costs_nothing_but_time(cluster: Any, place: Place, quiet: list[object]) -> None:
     keys = place.folder / "keys"
     keyring.new(keys)
@@ -117,7 +117,7 @@ def test_a_node_that_is_lost_costs_nothing_but_time(cluster: Any, place: Place, 
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_its_actors_are_found_like_any_others_and_stop_with_it(cluster: Any, place: Place) -> None:
     learner = place.learner("--updates", 1_000_000)
     launcher = launch(place, cluster, "--connect", place.address, "--metrics-host", HERE)
@@ -131,7 +131,7 @@ def test_its_actors_are_found_like_any_others_and_stop_with_it(cluster: Any, pla
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_a_refusal_of_one_actor_ends_it_with_that_sentence(cluster: Any, place: Place) -> None:
     limits = Limits.of(Config())
     with closing(LearnerLinks(place.address, limits)) as links:
@@ -152,8 +152,8 @@ def test_where_ray_cannot_be_used_one_line_says_what_to_do(tmp_path: Path) -> No
 
 
 @pytest.mark.ray
-def test_where_no_cluster_is_one_line_says_how_to_start_one(tmp_path: Path) -> None:
-    result = clew(
-        *("ray", "--connect", "ipc://nobody", "--actors", 2, "--address", "nonsense"), folder=tmp_path
-    )
-    assert_refused(result, "ray start --head")
+@pytest.mark.parametrize("address", ["nonsense", f"{HERE}:1", f"ray://{HERE}:1"])
+def test_where_no_cluster_is_one_line_says_how_to_start_one_at_once(tmp_path: Path, address: str) -> None:
+    """Ray itself tries an address where nobody listens for minutes."""
+    arguments = ("ray", "--connect", "ipc://nobody", "--actors", 2, "--address", address)
+    assert_refused(clew(*arguments, folder=tmp_path), f"{re.escape(repr(address))}.*ray start --head")
