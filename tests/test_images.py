@@ -78,8 +78,8 @@ def test_clew_adds_little_to_torch_and_python(image: str) -> None:
     dependencies, code = megabytes(image, "/opt/others"), megabytes(image, "/app")
     numpy = megabytes(image, "/opt/others/numpy", "/opt/others/numpy.libs")
     print(f"clew {code:.1f} MB, numpy {numpy:.1f} MB, the rest {dependencies - numpy:.1f} MB")
-    assert code + dependencies - numpy < 30
-    assert code + dependencies < 80
+    assert code + dependencies - numpy < 28
+    assert code + dependencies < 78
 
 
 def test_beside_torch_lies_only_what_torch_asks_for(image: str) -> None:
