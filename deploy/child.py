@@ -23,6 +23,7 @@ from deploy.heap import keep_freed_memory
 from deploy.status import LOOPBACK, serve
 from protocol.config import ClewError, Config
 
+ACTOR_NICENESS = 10  # where cores are few, actors give way to the learner, which all wait for
 GRACE_S = 4.0  # what a child whose parent is gone may still take to end well
 
 
@@ -68,6 +69,7 @@ def tell(record: dict[str, Any]) -> None:
 def act(connect: str, name: str, metrics_port: int | None) -> int:
     from actors.actor import Actor, live
 
+    os.nice(ACTOR_NICENESS)
     try:
         one = Actor(connect, name)
         with serve(metrics_port, one.metrics.registry, lambda: one.is_ready) as server:

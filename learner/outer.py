@@ -4,13 +4,14 @@ Clipped ratio: arXiv:1707.06347, on the result of adaptation as in ProMP, arXiv:
 arXiv:1506.02438. Exploration term: E-MAML, arXiv:1803.01118.
 """
 
-# M mazes, E attempts, N steps of all attempts, S states, A moves, K inner steps, P parameters, F features,
-# G = F + 1
+# M mazes, E attempts, N steps of all attempts, S states, A moves, K inner steps, P parameters, R rows and F features of
+# the baseline's table, G = F + 1
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -44,6 +45,14 @@ class Stage:
 
     steps: Steps
     behaviour: Tensor  # [M, S, A] log pi of the policy that made them: theta's of `lag` updates ago
+    row_N: Tensor  # [N] of each step in the baseline's table
+
+    @staticmethod
+    def of(attempts: Attempts, scene: Scene, config: Config) -> Stage:
+        """`attempts`, on the device and in the precision of `scene`."""
+        steps = Steps.of(attempts, scene, config.run.discount)
+        behaviour = torch.from_numpy(attempts.log_prob).to(scene.seen_MCB)
+        return Stage(steps, behaviour, baseline_rows(steps, scene, config))
 
 
 @dataclass(frozen=True)
@@ -52,17 +61,20 @@ class Batch:
 
     scene: Scene
     stages: tuple[Stage, ...]  # K + 1: before each inner step, and after the last
+    known_RF: Tensor  # [R, F] the baseline's table
 
     @staticmethod
-    def of(table: StateTable, stages: Sequence[Attempts], config: Config, device: torch.device) -> Batch:
+    def of(
+        table: StateTable,
+        stages: Sequence[Attempts],
+        config: Config,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> Batch:
         """What the meta-gradient needs of the attempts at the M mazes of `table`."""
-        scene = Scene.of(table, device)
-        return Batch(scene, tuple(_stage(attempts, scene, config) for attempts in stages))
-
-
-def _stage(attempts: Attempts, scene: Scene, config: Config) -> Stage:
-    behaviour = torch.from_numpy(attempts.log_prob).to(scene.seen_MCB)
-    return Stage(Steps.of(attempts, scene, config.run.discount), behaviour)
+        scene = Scene.of(table, device, dtype)
+        made = tuple(Stage.of(attempts, scene, config) for attempts in stages)
+        return Batch(scene, made, baseline_table(scene, config))
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,7 @@ class Totals:
             returns=return_M.sum().double(),
             best=best_M.sum().double(),
             steps_K=torch.tensor(steps, dtype=torch.float64, device=device),
-            fit_KFG=torch.stack([normal_equations(stage.steps, scene, config) for stage in batch.stages]),
+            fit_KFG=torch.stack([normal_equations(stage, batch.known_RF, config) for stage in batch.stages]),
         )
 
     @staticmethod
@@ -147,7 +159,7 @@ def meta_objective(theta_P: Tensor, batch: Batch, config: Config, totals: Totals
         steps = stage.steps
         log_prob = log_policy(phi, batch.scene)
         last = k == config.inner.steps
-        credit_N = advantages(steps, batch.scene, config, totals.fit_KFG[k])
+        credit_N = advantages(stage, fitted_value(stage, batch.known_RF, totals.fit_KFG[k]), config)
         if not last:
             # The surrogate is a mean over attempts; what they made possible together is credited to each in full.
             credit_N = config.outer.first_weight * credit_N
@@ -202,12 +214,12 @@ def shortest(scene: Scene) -> Tensor:
     return scene.distance_MS[:-1].view(scene.mazes, scene.states)[:, 0]
 
 
-def advantages(steps: Steps, scene: Scene, config: Config, fit_FG: Tensor | None = None) -> Tensor:
-    """[N] generalised advantage of every step over a fitted baseline: sum_l (gamma lambda)^l delta_{t+l}.
+def advantages(stage: Stage, value_N: Tensor, config: Config) -> Tensor:
+    """[N] generalised advantage of every step over the baseline's values: sum_l (gamma lambda)^l delta_{t+l}.
 
     delta_t = r_t + gamma V(s_{t+1}, t+1) - V(s_t, t). The factor gamma^t of the exact gradient is left out, as usual.
     """
-    value_N = fitted_value(steps, scene, config, fit_FG)
+    steps = stage.steps
     goes_on_N = (steps.left_N > 1).to(value_N)
     reward_N = (1 - goes_on_N) * steps.found_ME.index_select(0, steps.attempt_N)
     delta_N = reward_N + config.run.discount * goes_on_N * value_N.roll(-1) - value_N
@@ -215,50 +227,45 @@ def advantages(steps: Steps, scene: Scene, config: Config, fit_FG: Tensor | None
     attempts, horizon = len(steps.length_ME), int(steps.length_ME.max())
     row_N = steps.time_N * attempts + steps.attempt_N
     sum_TW = delta_N.new_zeros(horizon * attempts).index_copy(0, row_N, delta_N).view(horizon, attempts)
-    for time in range(horizon - 2, -1, -1):
-        sum_TW[time].add_(sum_TW[time + 1], alpha=config.run.discount * config.outer.gae_lambda)
+    for after, before in pairwise(reversed(sum_TW.unbind())):
+        before.add_(after, alpha=config.run.discount * config.outer.gae_lambda)
     return sum_TW.flatten().index_select(0, row_N)
 
 
-def fitted_value(steps: Steps, scene: Scene, config: Config, fit_FG: Tensor | None = None) -> Tensor:
+def fitted_value(stage: Stage, known_RF: Tensor, fit_FG: Tensor) -> Tensor:
     """[N] the return to go that a least-squares fit over the batch expects from distance to the exit and time.
 
     The linear baseline of MAML and ProMP (arXiv:1604.06778), which here may know the way: it serves the training
-    alone. It is fitted to a table: a row for each distance and each of TIME_BINS parts of the horizon. `fit_FG`: the
-    normal equations over the whole batch, where `steps` are a share of it.
+    alone. `fit_FG`: the normal equations over the whole batch, where `stage` is a share of it.
     """
-    if fit_FG is None:
-        fit_FG = normal_equations(steps, scene, config)
-    known_RF, row_N = _baseline_table(steps, scene, config)
     ridge = 1e-3 * torch.eye(FEATURES, dtype=torch.float64, device=fit_FG.device)
     weight_F = torch.linalg.solve(fit_FG[:, :-1] + ridge, fit_FG[:, -1])
     value_R: Tensor = known_RF @ weight_F
-    return value_R.to(steps.return_ME.dtype).index_select(0, row_N)
+    return value_R.to(stage.steps.return_ME.dtype).index_select(0, stage.row_N)
 
 
-def normal_equations(steps: Steps, scene: Scene, config: Config) -> Tensor:
+def normal_equations(stage: Stage, known_RF: Tensor, config: Config) -> Tensor:
     """[F, G] float64, what the fit of `fitted_value` solves, its right-hand side in the last column."""
-    known_RF, row_N = _baseline_table(steps, scene, config)
-    togo_N = return_to_go(steps, config.run.discount, config.run.horizon)
-    times_R = torch.bincount(row_N, minlength=len(known_RF)).double()
-    togo_R = torch.zeros_like(times_R).index_add(0, row_N, togo_N.double())
+    togo_N = return_to_go(stage.steps, config.run.discount, config.run.horizon)
+    times_R = torch.bincount(stage.row_N, minlength=len(known_RF)).double()
+    togo_R = torch.zeros_like(times_R).index_add(0, stage.row_N, togo_N.double())
     return torch.column_stack((known_RF.T @ (times_R[:, None] * known_RF), known_RF.T @ togo_R))
 
 
-def _baseline_table(steps: Steps, scene: Scene, config: Config) -> tuple[Tensor, Tensor]:
-    """[R, F] the features of every row, and [N] the row of every step."""
-    horizon, device = config.run.horizon, steps.time_N.device
-    bin_T = torch.arange(horizon, device=device) * TIME_BINS // horizon
-    row_N = scene.distance_MS.index_select(0, steps.state_N) * TIME_BINS + bin_T.index_select(0, steps.time_N)
-    return _baseline_features(int(scene.distance_MS.max()) + 1, horizon, device), row_N
+def baseline_rows(steps: Steps, scene: Scene, config: Config) -> Tensor:
+    """[N] the row of every step in `baseline_table`."""
+    bin_T = torch.arange(config.run.horizon, device=steps.time_N.device) * TIME_BINS // config.run.horizon
+    first_MS = scene.distance_MS * TIME_BINS
+    return first_MS.index_select(0, steps.state_N) + bin_T.index_select(0, steps.time_N)
 
 
-def _baseline_features(distances: int, horizon: int, device: torch.device) -> Tensor:
-    """[distances * TIME_BINS, F] float64."""
+def baseline_table(scene: Scene, config: Config) -> Tensor:
+    """[R, F] float64: the features of each distance to the exit in each of TIME_BINS parts of the horizon."""
+    distances, device = int(scene.distance_MS.max()) + 1, scene.distance_MS.device
     distance = torch.arange(distances, device=device, dtype=torch.float64).repeat_interleave(TIME_BINS)
     time = (torch.arange(TIME_BINS, device=device, dtype=torch.float64) / TIME_BINS).repeat(distances)
     near, far = torch.exp(distance * -0.1), torch.exp(distance * -0.01)
-    in_reach = (distance < horizon * (1 - time)).double()
+    in_reach = (distance < config.run.horizon * (1 - time)).double()
     return torch.stack(
         (torch.ones_like(time), far, near, time, time**2, far * time, near * time, in_reach), dim=1
     )

@@ -19,8 +19,8 @@ from protocol.maze import MOVES
 from protocol.messages import Attempts
 from protocol.policy import Scene
 
-HINDSIGHT = 7  # what `hindsight` knows of a step, F
-ADVANTAGE = 1  # the column of it that holds the advantage
+HINDSIGHT = 7  # what `hindsight` knows of a step
+ADVANTAGE = 1  # the row of it that holds the advantage
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ def advantage(steps: Steps, scene: Scene, config: Config) -> Tensor:
 
 
 def hindsight(steps: Steps, scene: Scene, config: Config) -> Tensor:
-    """[N, 7] what is known of each step once its attempt is over: the input of the credit network.
+    """[HINDSIGHT + 1, N] what is known of each step once its attempt is over: the input of the credit network.
 
     Return to go, advantage, whether the attempt found the exit, whether the step lies on the loop-erased path, whether
-    it was the last visit to its cell, whether it hit a wall, time as a share of the horizon.
+    it was the last visit to its cell, whether it hit a wall, time as a share of the horizon; and 1, for the bias.
     """
     real = steps.return_ME.dtype
     leaving_N = leaving_row(steps, scene)
-    columns = (
+    rows = (
         return_to_go(steps, config.inner.discount, config.run.horizon),
         advantage(steps, scene, config),
         steps.found_ME.index_select(0, steps.attempt_N),
@@ -118,7 +118,7 @@ def hindsight(steps: Steps, scene: Scene, config: Config) -> Tensor:
         (scene.next_MSA.index_select(0, steps.pair_N) == steps.state_N).to(real),
         steps.time_N.to(real) / config.run.horizon,
     )
-    return torch.stack(columns).T  # column after column in memory: half the time of row after row
+    return torch.stack((*rows, torch.ones_like(rows[0])))
 
 
 def leaving_row(steps: Steps, scene: Scene) -> Tensor:

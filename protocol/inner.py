@@ -4,15 +4,19 @@ MAML, arXiv:1703.03400; Meta-SGD, arXiv:1707.09835; LVC (ProMP), arXiv:1810.0678
 with advantages of Loaded DiCE, arXiv:1909.10549. Actors call `adapt` without a graph, the learner with one.
 """
 
-# M mazes, E attempts, N steps of all attempts, S states, A moves, P parameters
+# M mazes, E attempts, N steps of all attempts, S states, A moves, P parameters; of the credit network: G what it knows
+# of a step and 1, H hidden units
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from protocol import policy
 from protocol.config import Config
@@ -102,9 +106,29 @@ def step_credit(theta: Theta, steps: Steps, scene: Scene, config: Config) -> Ten
     """[N] the credit of every step: its advantage, and, for rule 'learned', what the credit network adds."""
     if config.inner.rule != "learned":
         return advantage(steps, scene, config)
-    known_FN = hindsight(steps, scene, config).T
-    hidden_HN = torch.relu(torch.addmm(theta["credit.bias"].unsqueeze(1), theta["credit.in"].T, known_FN))
-    return known_FN[ADVANTAGE] + CREDIT_SCALE * (theta["credit.out"].T @ hidden_HN).squeeze(0)
+    known_GN = hindsight(steps, scene, config)
+    weight_GH = torch.cat((theta["credit.in"], theta["credit.bias"].unsqueeze(0)))
+    said_N: Tensor = _CreditNetwork.apply(known_GN, weight_GH, theta["credit.out"].squeeze(1))  # type: ignore[no-untyped-call]
+    return known_GN[ADVANTAGE] + CREDIT_SCALE * said_N
+
+
+class _CreditNetwork(Function):
+    """[N] out_H relu(weight_GH known_GN), a network of one hidden layer at every step.
+
+    What autograd would make of it passes over [H, N] three times as often, a tenth of the learner's time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, known_GN: Tensor, weight_GH: Tensor, out_H: Tensor) -> Tensor:
+        hidden_HN = (weight_GH.T @ known_GN).relu_()
+        ctx.save_for_backward(known_GN, hidden_HN, out_H)
+        return out_H @ hidden_HN
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope_N: Tensor) -> tuple[None, Tensor, Tensor]:
+        known_GN, hidden_HN, out_H = ctx.saved_tensors
+        return None, ((known_GN * slope_N) @ hidden_HN.sign().T) * out_H, hidden_HN @ slope_N
 
 
 def by_pair(value_N: Tensor, steps: Steps, like_MSA: Tensor) -> Tensor:

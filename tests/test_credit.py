@@ -121,7 +121,9 @@ def test_hindsight_is_that_of_one_step_after_another(kind: str, attempts: int) -
     wanted = torch.tensor(
         flat([stepwise.hindsight(maze, config(kind)) for maze in plain]), dtype=torch.float64
     )
-    torch.testing.assert_close(hindsight(steps, scene, config(kind)), wanted, rtol=0, atol=1e-14)
+    *known, one_N = hindsight(steps, scene, config(kind))
+    torch.testing.assert_close(torch.stack(known, dim=1), wanted, rtol=0, atol=1e-14)
+    assert (one_N == 1).all()
 
 
 def test_cell_advantages_at_a_cell_add_up_to_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,16 @@ import torch
 from torch import Tensor
 
 from actors.rollout import collect
-from learner.outer import Batch, Stage, advantages, after_adaptation, fitted_value, meta_gradient, surrogate
+from learner.outer import (
+    Batch,
+    Stage,
+    Totals,
+    advantages,
+    after_adaptation,
+    fitted_value,
+    meta_gradient,
+    surrogate,
+)
 from protocol.config import Config
 from protocol.credit import return_to_go
 from protocol.inner import initial_policy, initial_theta, unflatten
@@ -50,7 +60,7 @@ def test_table_objective_and_gradient_equal_the_per_step_form(objective: str) ->
     credit_N = torch.randn(
         len(stage.steps.pair_N), generator=torch.Generator().manual_seed(1), dtype=torch.float64
     )
-    stage = Stage(stage.steps, stage.behaviour.double())
+    stage = replace(stage, behaviour=stage.behaviour.double())
     log_prob = moved_policy(stage, 2).requires_grad_()
 
     total = log_prob.new_zeros(())
@@ -83,9 +93,10 @@ def test_entropy_bonus_is_the_mean_entropy_of_the_visited_states() -> None:
 def test_advantages_equal_a_plain_sum_over_each_attempt() -> None:
     config = make_config(outer={"attempts": 4, "gae_lambda": 0.7})
     batch = make_batch(config)
-    for stage in batch.stages:
+    for stage, fit_FG in zip(batch.stages, Totals.of(batch, config).fit_KFG, strict=True):
         steps = stage.steps
-        value = fitted_value(steps, batch.scene, config).tolist()
+        value_N = fitted_value(stage, batch.known_RF, fit_FG)
+        value = value_N.tolist()
         decay = config.run.discount * config.outer.gae_lambda
         expected, row = [], 0
         for length, found in zip(steps.length_ME.tolist(), steps.found_ME.tolist(), strict=True):
@@ -98,16 +109,16 @@ def test_advantages_equal_a_plain_sum_over_each_attempt() -> None:
                 sum(decay ** (later - t) * deltas[later] for later in range(t, length)) for t in range(length)
             ]
             row += length
-        actual = advantages(steps, batch.scene, config)
+        actual = advantages(stage, value_N, config)
         torch.testing.assert_close(actual, torch.tensor(expected), rtol=1e-4, atol=1e-5)
 
 
 def test_baseline_takes_most_of_the_variance_of_returns_away() -> None:
     config = make_config(run={"mazes": 200, "mazes_per_lease": 200, "horizon": 60})
     batch = make_batch(config)
-    steps = batch.stages[0].steps
-    togo_N = return_to_go(steps, config.run.discount, config.run.horizon)
-    left_N = togo_N - fitted_value(steps, batch.scene, config)
+    stage, fit_FG = batch.stages[0], Totals.of(batch, config).fit_KFG[0]
+    togo_N = return_to_go(stage.steps, config.run.discount, config.run.horizon)
+    left_N = togo_N - fitted_value(stage, batch.known_RF, fit_FG)
     assert left_N.var() < 0.8 * togo_N.var()
     assert abs(left_N.mean()) < 0.01
 
@@ -147,7 +158,7 @@ def test_unlikely_moves_that_nobody_made_do_not_spoil_the_objective() -> None:
     unvisited = torch.ones(behaviour.numel(), dtype=torch.bool)
     unvisited[stage.steps.pair_N] = False
     behaviour.view(-1)[unvisited] = -200.0
-    stage = Stage(stage.steps, behaviour)
+    stage = replace(stage, behaviour=behaviour)
     log_prob = torch.log_softmax(torch.zeros_like(behaviour), -1).requires_grad_()
     total = surrogate(log_prob, torch.ones(len(stage.steps.pair_N)), stage, config)
     (slope,) = torch.autograd.grad(total, log_prob)

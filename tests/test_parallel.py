@@ -24,13 +24,11 @@ from deploy import cli
 from learner import checkpoint, parallel
 from learner.admission import join
 from learner.ascent import Floats
-from learner.outer import Batch, Stage, Totals, meta_gradient
+from learner.outer import Batch, Totals, meta_gradient
 from learner.parallel import RankError, Seat, Team, follow, shares
 from protocol.config import ClewError, Config
-from protocol.credit import Steps
 from protocol.inner import initial_theta
 from protocol.messages import Rollouts
-from protocol.policy import Scene
 from protocol.states import StateTable
 from tests.parties import Pace, Party, Place, new_place, place
 from tests.test_cli import CLEW, ENVIRONMENT, wait_until
@@ -85,16 +83,7 @@ def tables_of(parts: list[Rollouts], config: Config) -> list[StateTable]:
 
 
 def batch_of(parts: list[Rollouts], config: Config, dtype: torch.dtype) -> Batch:
-    scene = Scene.of(StateTable.concatenate(tables_of(parts, config)), CPU, dtype)
-    return Batch(
-        scene,
-        tuple(
-            Stage(
-                Steps.of(attempts, scene, config.run.discount), torch.from_numpy(attempts.log_prob).to(dtype)
-            )
-            for attempts in join(parts)
-        ),
-    )
+    return Batch.of(StateTable.concatenate(tables_of(parts, config)), join(parts), config, CPU, dtype)
 
 
 def theta_of(config: Config) -> Tensor:
