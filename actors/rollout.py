@@ -66,26 +66,25 @@ def roll_out(
     """E attempts in each of M mazes: every step is a few look-ups for all attempts at once.
 
     All tables are indexed by the last (state, move) pair, so that one look-up finds where it led (`base`: A * the
-    state) and the others the policy there (`bounds`: cumulative probabilities). A base below 0 is the exit.
+    state) and another the policy there (`bounds`: cumulative probabilities). A base below 0 is the exit.
     """
     mazes, states = table.cell_MS.shape
     first_M = np.arange(mazes) * states
     next_MSA = table.next_MSA + first_M[:, None, None]
     following = np.where(table.next_MSA == table.exit_state, -1, next_MSA).reshape(-1)
     bounds_AS = np.cumsum(np.exp(log_prob.reshape(-1, A)), axis=1, dtype=np.float32)[:, :-1].T
-    bounds = [bound_S[following] for bound_S in bounds_AS]
+    bounds = bounds_AS.take(following, axis=1)
     base = following * A
 
     walker_W = np.arange(mazes * attempts)
     length_W = np.full(len(walker_W), horizon)
     pairs_TW = np.empty((horizon, len(walker_W)), np.int64)
     start_W = np.repeat(first_M, attempts)
-    at, bound = start_W * A, [bound_S[start_W] for bound_S in bounds_AS]
+    at, bound = start_W * A, bounds_AS.take(start_W, axis=1)
     for step in range(horizon):
         drawn = rng.random(len(at), dtype=np.float32)
         # However the cumulative probabilities are rounded, the last move takes what the others leave.
-        move = sum((drawn >= limit).view(np.uint8) for limit in bound)
-        pair = at + move
+        pair = at + (drawn >= bound).sum(axis=0, dtype=np.uint8)
         pairs_TW[step, walker_W] = pair
         at = base.take(pair)
         if at.min() < 0:
@@ -94,7 +93,7 @@ def roll_out(
             walker_W, at, pair = walker_W[going], at[going], pair[going]
             if not len(at):
                 break
-        bound = [limit.take(pair) for limit in bounds]
+        bound = bounds.take(pair, axis=1)
     taken_WT = np.arange(horizon) < length_W[:, None]
     visits_N = pairs_TW.T[taken_WT] - np.repeat(start_W * A, length_W)
     return Attempts(
