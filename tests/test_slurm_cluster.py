@@ -99,7 +99,8 @@ class Cluster:
 @pytest.fixture(scope="module")
 def image(images: Images) -> Iterator[str]:
     """Clew's, and Slurm."""
-    command = ("docker", "build", "--build-arg", f"CLEW_IMAGE={images.learner}", "-t", IMAGE, "tests/slurm")
+    base = f"CLEW_IMAGE={images.learner}"
+    command = ("docker", "build", "--force-rm", "--build-arg", base, "-t", IMAGE, "tests/slurm")
     result = run(*command, timeout_s=BUILD_S)
     if NO_MIRROR.search(result.stderr):
         pytest.skip("no mirror of Debian's packages can be reached from a build")
