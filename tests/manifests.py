@@ -30,7 +30,7 @@ def assembled(folder: Path) -> list[Manifest]:
         manifests.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
     if namespace := kustomization.get("namespace"):
         for manifest in manifests:
-            if manifest["kind"] != "Namespace":
+            if manifest["kind"] not in ("Namespace", "PriorityClass"):
                 manifest["metadata"]["namespace"] = namespace
     return manifests
 

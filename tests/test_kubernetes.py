@@ -69,7 +69,7 @@ def kustomized(folder: Path) -> list[Manifest]:
 def test_kustomize_makes_of_them_what_is_tested_here() -> None:
     ours, theirs = ({named(each): each for each in made} for made in (everything(), kustomized(FOLDER)))
     assert ours == theirs
-    assert len(ours) == len(everything()) == 12
+    assert len(ours) == len(everything()) == 13
 
 
 def test_the_kustomization_of_the_readme_sets_images_settings_and_a_gpu(tmp_path: Path) -> None:
@@ -222,6 +222,16 @@ def test_actors_reach_the_learner_prometheus_reads_metrics_and_nobody_else_gets_
         ("prometheus", "actor", 9100),
         ("actor", "dns", 53),
     }
+
+
+def test_actors_for_which_there_is_no_room_stand_in_the_way_of_nobody() -> None:
+    """As a scheduler has it: whose priority is higher takes the place of others, and a new actor waits for room."""
+    (lowest,) = (each for each in everything() if each["kind"] == "PriorityClass")
+    assert pod(PODS["actor"])["priorityClassName"] == lowest["metadata"]["name"]
+    assert all("priorityClassName" not in pod(each) for each in (PODS["learner"], evaluation()))
+    assert -10 <= lowest["value"] < 0  # below, cluster-autoscaler adds no node for them
+    assert lowest["preemptionPolicy"] == "Never"
+    assert PODS["actor"]["spec"]["strategy"] == {"type": "Recreate"}
 
 
 def references(workload: Manifest) -> set[str]:
