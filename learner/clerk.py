@@ -8,7 +8,7 @@ import logging
 import secrets
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ PING_S = 0.2  # between two pings to those whom the next update waits for, while
 LONGEST_PING_S = 5.0  # the same, while it is long: whoever works for minutes must not be buried in pings
 IDLE_PING_S = 1.0  # between two pings to those who hold nothing
 PARTING_S = 1.0  # at the end of a run, for actors that are in the middle of something
+SENT_AWAY = 1_000  # so many are remembered
 KEYS_S = 1.0  # between two looks at who may connect
 PING = encode(Ping())
 ANOTHER_VERSION = encode(
@@ -74,6 +75,9 @@ class Clerk:
             1, MAZES_AT_ONCE // config.run.mazes_per_lease
         )  # answers that are checked together
         self._tables: dict[int, StateTable] = {}  # of the mazes of answers that count, by issue
+        self._sent_away: deque[Actor] = deque(
+            maxlen=SENT_AWAY
+        )  # asked to start over, and perhaps not back yet
         self._metrics_of: dict[Actor, str] = {}  # where each actor's metrics are, if it serves any
         self._not_finite, self._finite_until = 0, 0.0  # answers in a row; when that began
         self._computing = False  # whether the learner has a batch, and theta is to come
@@ -147,16 +151,24 @@ class Clerk:
         self._hand_out()
 
     def _part(self, bye: Bye) -> None:
-        """Tells every actor; where the run is over, hears them out. A connection that is closed on what nobody has read
-        is reset, which can take the last word away: an actor that misses it would wait for a learner for ever.
+        """Tells every actor; where the run is over, hears them out, and tells whoever else speaks. A connection that is
+        closed on what nobody has read is reset, which can take the last word away: an actor that misses it would wait
+        for a learner for ever.
         """
-        staying = {actor for actor in self.schedule.workers if self._links.send(actor, encode(bye))}
+        told = {*self.schedule.workers, *self._sent_away}
+        staying = {actor for actor in told if self._links.send(actor, encode(bye))}
         deadline = time.monotonic() + PARTING_S
-        while bye.verdict == "over" and staying and (left_s := deadline - time.monotonic()) > 0:
-            if received := self._links.receive(left_s):
+        while bye.verdict == "over" and (left_s := deadline - time.monotonic()) > 0:
+            if received := self._links.receive(left_s if staying else 0.0):
+                actor = received.actor
                 with suppress(WireError):
                     if isinstance(decode(received.frames, self._limits), Bye):
-                        staying.discard(received.actor)
+                        staying.discard(actor)
+                    elif actor not in told and self._links.send(actor, encode(bye)):
+                        staying.add(actor)
+                    told.add(actor)
+            elif not staying:
+                break
 
     def _advance(self) -> None:
         """Publishes theta when it is there; gives the learner the next batch when that is complete."""
@@ -287,6 +299,7 @@ class Clerk:
         self._refuse(reason)
         self._leave(actor)
         self._links.send(actor, encode(Bye("retry", reason)))
+        self._sent_away.append(actor)
 
     def _refuse(self, reason: str) -> None:
         """Counts a refusal, and says so at the 1st, 2nd, 4th, 8th … of its kind."""

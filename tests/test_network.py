@@ -17,7 +17,7 @@ import pytest
 from deploy import keys as keyring
 from protocol.keys import ActorKeys, LearnerKeys
 from protocol.links import ActorLinks, Frames, LearnerLinks
-from protocol.messages import CONTRACT, Bye, Ping, Welcome
+from protocol.messages import CONTRACT, Bye, Fetch, Ping, Welcome
 from protocol.wire import ACTOR_LIMITS, Limits, decode, encode
 from tests.proxy import Endpoint, Proxy
 from tests.test_processes import (
@@ -234,6 +234,21 @@ def test_whoever_talks_to_the_last_is_still_told_that_the_run_is_over(tmp_path: 
                     talking.remove(one)
         learner.ends()
         exits(actor, 0)
+
+
+def test_whoever_was_asked_to_start_over_is_still_told_that_the_run_is_over(tmp_path: Path) -> None:
+    with new_house(tmp_path) as house:
+        learner = house.learner()
+        one = Impostor(house, CONTRACT, 0)
+        with closing(one.links):
+            one.hears(Welcome)
+            one.say(Fetch(1_000_000))  # what an actor that was too slow does: that theta is no more
+            assert one.hears(Bye)[0].verdict == "retry"
+            actor = house.actor()
+            assert one.hears(Bye)[0].verdict == "over"
+            one.say(Bye("retry", "goodbye"))
+            learner.ends()
+            exits(actor, 0)
 
 
 def test_messages_that_come_a_byte_at_a_time_are_whole(run: Run, quiet: list[str]) -> None:
