@@ -17,7 +17,7 @@ from protocol.keys import ActorKeys
 from protocol.links import ActorLinks
 from tests.engine import CHECKPOINT_EVERY, ROOT, Composed, Images, docker, inspect, run, until
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1_800)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(2_700)]
 
 REFUSED = 'clew_learner_refusals_total{reason="key"}'
 

@@ -89,7 +89,7 @@ def lost(given: Any, read: Any, where: str = "") -> Iterator[str]:
 
 
 @pytest.mark.docker
-@pytest.mark.timeout(1_800)
+@pytest.mark.timeout(2_700)
 @pytest.mark.parametrize(("title", "query"), QUERIES)
 def test_every_query_has_data_in_the_composed_system(composed: Composed, title: str, query: str) -> None:
     """Counts of zero are data, too; but not what is not a number."""
@@ -103,7 +103,7 @@ def test_every_query_has_data_in_the_composed_system(composed: Composed, title: 
 
 
 @pytest.mark.docker
-@pytest.mark.timeout(1_800)
+@pytest.mark.timeout(2_700)
 def test_the_dashboard_can_be_drawn_without_a_grafana(composed: Composed, tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{composed.environment['PROMETHEUS_PORT']}"
     draw(Prometheus(address, minutes=1.0), tmp_path / "dashboard.png")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.engine import ROOT, Images, build, docker, inspect, run, until
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(1_800)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(2_700)]
 
 CONTEXT = ("pyproject.toml", ".dockerignore", "protocol", "actors", "learner", "deploy")
 READ_ONLY = (
@@ -76,10 +76,8 @@ def test_no_key_no_run_and_no_test_gets_in(image: str) -> None:
 def test_clew_adds_little_to_torch_and_python(image: str) -> None:
     """All that is neither the base nor torch with what torch itself asks for."""
     dependencies, code = megabytes(image, "/opt/others"), megabytes(image, "/app")
-    numpy = megabytes(image, "/opt/others/numpy", "/opt/others/numpy.libs")
-    print(f"clew {code:.1f} MB, numpy {numpy:.1f} MB, the rest {dependencies - numpy:.1f} MB")
-    assert code + dependencies - numpy < 28
-    assert code + dependencies < 78
+    print(f"clew {code:.1f} MB, its dependencies {dependencies:.1f} MB")
+    assert code + dependencies < 60
 
 
 def test_beside_torch_lies_only_what_torch_asks_for(image: str) -> None:

@@ -135,7 +135,7 @@ def test_promtool_is_content(arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.docker
-@pytest.mark.timeout(1_800)
+@pytest.mark.timeout(2_700)
 @pytest.mark.parametrize("alert", NAMES)
 def test_the_expression_of_every_alert_can_be_evaluated(composed: Composed, alert: str) -> None:
     """It raises where it cannot; most are empty, since nothing is wrong."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.engine import ROOT, STEP_S, Composed, Images, inspect, new_project, run, until
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(2_700)]
 
 SECTIONS = ("On one machine", "On many")
 

@@ -16,7 +16,7 @@ from tests.engine import BUILD_S, CHECKPOINT_EVERY, SMALL, Images, docker, run, 
 from tests.parties import page
 from tests.test_slurm import SCRIPT, TEXT
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(1_800)]
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(2_700)]
 
 IMAGE = "clew-slurm:test"
 NO_MIRROR = re.compile(r"code: 75\b")  # as tests/slurm/Dockerfile says it

@@ -15,7 +15,7 @@ from deploy import keys as keyring
 from tests.engine import CHECKPOINT_EVERY, ROOT, SMALL, Images, until
 from tests.swarm import Engine, swarm_of_two
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(2_700)]
 
 STACK = "clewtest"
 COPY_S = 600.0  # for an image, from one engine to the other
