@@ -278,6 +278,16 @@ def test_an_actor_takes_less_than_500_megabytes(tmp_path: Path) -> None:
     assert 50_000 < int(most_kb[1]) < 500_000
 
 
+def test_local_actors_give_way_to_the_learner(tmp_path: Path) -> None:
+    with running("train", *ENDLESS, "--run-dir", "run", folder=tmp_path) as process:
+        first_line(process.stdout, r"update \d+/")
+        nice = {name: os.getpriority(os.PRIO_PROCESS, pid) for name, pid in children(process.pid).items()}
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    assert nice.keys() == {"learner", "actor-0", "actor-1"}
+    assert nice["learner"] < nice["actor-0"] == nice["actor-1"]
+
+
 def test_children_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     with running("train", *ENDLESS, "--run-dir", "run", folder=tmp_path) as process:
         first_line(process.stdout, r"update \d+/")
