@@ -17,10 +17,10 @@ import torch
 from actors.metrics import ActorMetrics
 from actors.rollout import collect
 from protocol.config import ClewError, Config
-from protocol.keys import ActorKeys
-from protocol.links import ActorLinks
-from protocol.messages import CONTRACT, Bye, Fetch, Hello, Lease, Message, Rollouts, Theta, Welcome
-from protocol.wire import ACTOR_LIMITS, WireError, decode, encode
+from protocol.wire.frames import ACTOR_LIMITS, WireError, decode, encode
+from protocol.wire.keys import ActorKeys
+from protocol.wire.links import ActorLinks
+from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Lease, Message, Rollouts, Theta, Welcome
 
 CAPACITY = 2  # leases held: one in work, one so that there is no waiting for the next
 POLL_S = 0.05  # the longest wait for a message

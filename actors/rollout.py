@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from actors import families
 from protocol.config import Config
-from protocol.credit import Steps
-from protocol.inner import adapt, initial_policy, unflatten
-from protocol.maze import MOVES, Mazes
-from protocol.messages import Attempts
-from protocol.policy import Scene, log_policy
-from protocol.states import Floats, StateTable
+from protocol.learning.credit import Steps
+from protocol.learning.inner import adapt, initial_policy, unflatten
+from protocol.learning.policy import Scene, log_policy
+from protocol.wire.messages import Attempts
+from protocol.world import families
+from protocol.world.maze import MOVES, Mazes
+from protocol.world.states import Floats, StateTable
 
 A = len(MOVES)
 

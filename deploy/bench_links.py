@@ -31,12 +31,12 @@ from rich.table import Table
 from deploy import keys as keyring
 from deploy.heap import keep_freed_memory
 from learner.clerk import Clerk
-from protocol.address import Address
 from protocol.config import ClewError, Config
-from protocol.keys import ActorKeys, LearnerKeys
-from protocol.links import ACTOR_THETA, ACTOR_WORK, LearnerLinks, new_socket, send_all
-from protocol.messages import CONTRACT, Bye, Hello, Lease, Rollouts, Theta, Welcome
-from protocol.wire import ACTOR_LIMITS, Limits, decode, encode
+from protocol.wire.address import Address
+from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
+from protocol.wire.keys import ActorKeys, LearnerKeys
+from protocol.wire.links import ACTOR_THETA, ACTOR_WORK, LearnerLinks, new_socket, send_all
+from protocol.wire.messages import CONTRACT, Bye, Hello, Lease, Rollouts, Theta, Welcome
 
 THETA = 16_384  # parameters: 64 KiB
 PUBLISHED = 40  # versions whose way is timed
@@ -88,7 +88,7 @@ def config_of(leases: int) -> Config:
 def recorded() -> Rollouts:
     """What answers every lease. The learner looks at the rules of the mazes, not at where they come from."""
     from actors.rollout import collect
-    from protocol.inner import initial_theta
+    from protocol.learning.inner import initial_theta
 
     config = config_of(1)
     mazes, stages, seconds = collect(initial_theta(config), (0, 0, 0), config)

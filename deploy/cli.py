@@ -24,7 +24,7 @@ from deploy.local import Fleet, LearnerError
 from deploy.settings import load
 from learner import checkpoint
 from protocol.config import ClewError, Config
-from protocol.keys import ActorKeys, LearnerKeys
+from protocol.wire.keys import ActorKeys, LearnerKeys
 
 app = typer.Typer(
     help="Learns how to learn mazes.",

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from learner.learner import find_device
-from protocol.address import Address
 from protocol.config import ClewError
-from protocol.keys import ActorKeys
-from protocol.links import ActorLinks
-from protocol.messages import CONTRACT, Bye, Fetch, Hello, Message, Theta, Welcome
-from protocol.wire import ACTOR_LIMITS, WireError, decode, encode
+from protocol.wire.address import Address
+from protocol.wire.frames import ACTOR_LIMITS, WireError, decode, encode
+from protocol.wire.keys import ActorKeys
+from protocol.wire.links import ActorLinks
+from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Message, Theta, Welcome
 
 REACH_S = 3.0  # for a connection
 HANDSHAKE_S = 5.0

@@ -12,14 +12,14 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from actors import families
 from actors.rollout import attempt_and_adapt, roll_out
 from learner import checkpoint
 from learner.evaluation import Estimate, Evaluation, Outcome, Point, evaluation
 from protocol.config import ClewError, Config
-from protocol.maze import Mazes, pad, read_mazes
-from protocol.messages import Attempts
-from protocol.states import Floats, StateTable
+from protocol.wire.messages import Attempts
+from protocol.world import families
+from protocol.world.maze import Mazes, pad, read_mazes
+from protocol.world.states import Floats, StateTable
 
 SCORED = 20  # fresh attempts at each maze that a stage is scored by; adaptation never sees them
 AT_ONCE = 100  # mazes adapted to at a time: bounds the memory, since each has its own parameters

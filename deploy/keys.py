@@ -16,7 +16,7 @@ import typer
 import zmq
 
 from protocol.config import ClewError
-from protocol.keys import NAME, key_pair, names_in, read_allowed
+from protocol.wire.keys import NAME, key_pair, names_in, read_allowed
 
 app = typer.Typer(help="Keys of the learner and its actors.", no_args_is_help=True)
 

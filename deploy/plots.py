@@ -22,9 +22,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullFormatter
 
-from protocol.maze import MOVES, Mazes
-from protocol.messages import Attempts
-from protocol.states import StateTable
+from protocol.wire.messages import Attempts
+from protocol.world.maze import MOVES, Mazes
+from protocol.world.states import StateTable
 
 Cells = npt.NDArray[np.int64]  # [T + 1] the cells of a path, from the start on
 

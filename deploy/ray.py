@@ -22,7 +22,7 @@ from deploy import logs
 from deploy.heap import keep_freed_memory
 from deploy.status import serve
 from protocol.config import ClewError
-from protocol.keys import ActorKeys
+from protocol.wire.keys import ActorKeys
 
 try:
     import ray

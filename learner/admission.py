@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from protocol.config import Config
-from protocol.maze import MOVES, UNREACHABLE, Mazes
-from protocol.messages import Attempts, Rollouts
-from protocol.states import StateTable
+from protocol.wire.messages import Attempts, Rollouts
+from protocol.world.maze import MOVES, UNREACHABLE, Mazes
+from protocol.world.states import StateTable
 
 A = len(MOVES)
 

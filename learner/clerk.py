@@ -18,10 +18,10 @@ from learner.admission import admit
 from learner.ascent import Floats
 from learner.schedule import Actor, Schedule
 from protocol.config import ClewError, Config
-from protocol.links import LearnerLinks, Received
-from protocol.messages import CONTRACT, Bye, Fetch, Hello, Ping, Rollouts, Theta, Welcome
-from protocol.states import StateTable
-from protocol.wire import Limits, WireError, decode, encode
+from protocol.wire.frames import Limits, WireError, decode, encode
+from protocol.wire.links import LearnerLinks, Received
+from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Ping, Rollouts, Theta, Welcome
+from protocol.world.states import StateTable
 
 POLL_S = 0.1  # the longest wait for a message
 MESSAGES_PER_STEP = 1_000  # heard before deadlines are looked at again

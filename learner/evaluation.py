@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protocol.maze import MOVES
-from protocol.messages import Attempts
-from protocol.states import StateTable
+from protocol.wire.messages import Attempts
+from protocol.world.maze import MOVES
+from protocol.world.states import StateTable
 
 Reals = npt.NDArray[np.float64]
 

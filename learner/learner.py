@@ -26,12 +26,12 @@ from learner.metrics import LearnerMetrics, Live
 from learner.outer import Batch, Gradient, meta_gradient
 from learner.parallel import Team
 from protocol.config import ClewError, Config
-from protocol.inner import initial_theta, unflatten
-from protocol.keys import LearnerKeys
-from protocol.links import LearnerLinks
-from protocol.messages import Bye
-from protocol.states import StateTable
-from protocol.wire import Limits
+from protocol.learning.inner import initial_theta, unflatten
+from protocol.wire.frames import Limits
+from protocol.wire.keys import LearnerKeys
+from protocol.wire.links import LearnerLinks
+from protocol.wire.messages import Bye
+from protocol.world.states import StateTable
 
 POLL_S = 0.1  # between two looks at `should_exit`
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from protocol.config import Config
-from protocol.credit import Steps, return_to_go
-from protocol.inner import adapt, by_pair, initial_policy, unflatten
-from protocol.messages import Attempts
-from protocol.policy import Scene, log_policy
-from protocol.states import StateTable
+from protocol.learning.credit import Steps, return_to_go
+from protocol.learning.inner import adapt, by_pair, initial_policy, unflatten
+from protocol.learning.policy import Scene, log_policy
+from protocol.wire.messages import Attempts
+from protocol.world.states import StateTable
 
 FEATURES = 8  # F, of the baseline
 TIME_BINS = 32  # of the horizon, for the baseline

@@ -29,9 +29,9 @@ from torch import Tensor
 from learner.admission import join
 from learner.outer import Batch, Gradient, Totals, meta_gradient
 from protocol.config import ClewError, Config
-from protocol.messages import Bye, Message, Ping, Rollouts, Theta, Welcome
-from protocol.states import StateTable
-from protocol.wire import Limits, decode, encode
+from protocol.wire.frames import Limits, decode, encode
+from protocol.wire.messages import Bye, Message, Ping, Rollouts, Theta, Welcome
+from protocol.world.states import StateTable
 
 BEAT_S = 10.0  # between two signs of life of a learner that waits for its actors
 PATIENCE_S = 300.0  # after which whoever does not take part is given up

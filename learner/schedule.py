@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from protocol.config import Config
-from protocol.messages import MAX_CAPACITY, Lease, Rollouts
+from protocol.wire.messages import MAX_CAPACITY, Lease, Rollouts
 
 Actor = bytes  # as the work link names it
 Place = tuple[int, int]  # batch, chunk

@@ -25,8 +25,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from protocol import policy
 from protocol.config import Config
+from protocol.learning import policy
 
 Estimator = Literal["first-order", "maml", "lvc", "dice"]
 State = tuple[int, int]  # cell, last move that got the robot somewhere

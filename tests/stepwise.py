@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from protocol.config import Config
-from protocol.credit import HINDSIGHT
-from protocol.inner import CREDIT_SCALE, Theta
-from protocol.messages import Attempts
-from protocol.policy import Params
+from protocol.learning.credit import HINDSIGHT
+from protocol.learning.inner import CREDIT_SCALE, Theta
+from protocol.learning.policy import Params
+from protocol.wire.messages import Attempts
 from tests.oracle import MOVES, Drawing, Estimator, State
 
 

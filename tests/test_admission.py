@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from actors.rollout import collect
 from learner.admission import AdmissionError, admit, join
 from protocol.config import Config
-from protocol.inner import initial_theta
-from protocol.maze import Mazes
-from protocol.messages import Attempts, Rollouts
-from protocol.states import StateTable
+from protocol.learning.inner import initial_theta
+from protocol.wire.messages import Attempts, Rollouts
+from protocol.world.maze import Mazes
+from protocol.world.states import StateTable
 
 CONFIG = Config.model_validate(
     {

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from protocol.config import Config
-from protocol.keys import ActorKeys
-from protocol.links import ActorLinks
+from protocol.wire.keys import ActorKeys
+from protocol.wire.links import ActorLinks
 from tests.engine import CHECKPOINT_EVERY, ROOT, Composed, Images, docker, inspect, run, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(2_700)]

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from actors.rollout import roll_out
 from protocol.config import Config, InnerConfig, MazeConfig, RunConfig
-from protocol.credit import Steps, advantage, hindsight, leave_one_out, leaving_row, on_path
-from protocol.maze import MOVES, Mazes
-from protocol.messages import Attempts
-from protocol.policy import Scene
-from protocol.states import StateTable
+from protocol.learning.credit import Steps, advantage, hindsight, leave_one_out, leaving_row, on_path
+from protocol.learning.policy import Scene
+from protocol.wire.messages import Attempts
+from protocol.world.maze import MOVES, Mazes
+from protocol.world.states import StateTable
 from tests import stepwise
 from tests.oracle import Drawing
 

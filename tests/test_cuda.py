@@ -9,8 +9,8 @@ from actors.rollout import collect
 from learner.learner import find_device
 from learner.outer import Batch, Gradient, meta_gradient
 from protocol.config import Config
-from protocol.inner import initial_theta
-from protocol.states import StateTable
+from protocol.learning.inner import initial_theta
+from protocol.world.states import StateTable
 
 CONFIG = Config.model_validate(
     {

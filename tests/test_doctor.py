@@ -14,9 +14,9 @@ import pytest
 
 from deploy import keys as keyring
 from protocol.config import Config
-from protocol.links import LearnerLinks
-from protocol.messages import Bye, Hello
-from protocol.wire import Limits, decode, encode
+from protocol.wire.frames import Limits, decode, encode
+from protocol.wire.links import LearnerLinks
+from protocol.wire.messages import Bye, Hello
 from tests.parties import UPDATES, Pace, Party, Place, new_place, place, undisturbed
 from tests.proxy import Proxy
 from tests.test_cli import CLEW, DEADLINE_S, ENVIRONMENT, clew, running, wait_until

@@ -20,14 +20,14 @@ from torch import Tensor
 
 from actors.rollout import attempt_and_adapt, roll_out
 from learner.outer import Batch, meta_gradient
-from protocol import policy
 from protocol.config import Config
-from protocol.credit import Steps, advantage
-from protocol.inner import Theta, adapt, by_pair, initial_policy, initial_theta, shapes, unflatten
-from protocol.maze import Mazes
-from protocol.messages import Attempts
-from protocol.policy import Params, Scene, log_policy
-from protocol.states import StateTable
+from protocol.learning import policy
+from protocol.learning.credit import Steps, advantage
+from protocol.learning.inner import Theta, adapt, by_pair, initial_policy, initial_theta, shapes, unflatten
+from protocol.learning.policy import Params, Scene, log_policy
+from protocol.wire.messages import Attempts
+from protocol.world.maze import Mazes
+from protocol.world.states import StateTable
 from tests import stepwise
 from tests.oracle import Drawing, Estimator, ExactMaze, State, cosine, slope
 

@@ -10,10 +10,10 @@ import pytest
 from deploy import evaluate
 from learner.evaluation import Outcome, evaluation, ratio_of_sums
 from protocol.config import ClewError, Config, InnerConfig, MazeConfig, RunConfig
-from protocol.inner import initial_theta
-from protocol.maze import Mazes
-from protocol.messages import Attempts
-from protocol.states import StateTable
+from protocol.learning.inner import initial_theta
+from protocol.wire.messages import Attempts
+from protocol.world.maze import Mazes
+from protocol.world.states import StateTable
 
 CORRIDORS = """
 S...E

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.families import _depth_first_trees, _uniform_trees, sample
 from protocol.config import MazeConfig
-from protocol.maze import MOVES, UNREACHABLE, Bools, Ints, MazeError, Mazes, distance
-from protocol.maze import held_out as is_held_out
+from protocol.world.families import _depth_first_trees, _uniform_trees, sample
+from protocol.world.maze import MOVES, UNREACHABLE, Bools, Ints, MazeError, Mazes, distance
+from protocol.world.maze import held_out as is_held_out
 
 Integers = npt.NDArray[np.int64]
 

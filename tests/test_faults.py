@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from learner.clerk import DIVERGED_AFTER
-from protocol.inner import initial_theta
-from protocol.links import LearnerLinks
-from protocol.messages import CONTRACT, Hello, Lease, Theta, Welcome
-from protocol.wire import ACTOR_LIMITS, Limits, decode, encode
+from protocol.learning.inner import initial_theta
+from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
+from protocol.wire.links import LearnerLinks
+from protocol.wire.messages import CONTRACT, Hello, Lease, Theta, Welcome
 from tests.test_processes import (
     CONFIG,
     DEADLINE_S,

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from protocol.config import Config
-from protocol.links import ActorLinks, Frames
-from protocol.messages import (
+from protocol.wire.frames import Limits, encode
+from protocol.wire.links import ActorLinks, Frames
+from protocol.wire.messages import (
     CONTRACT,
     Fetch,
     Hello,
@@ -25,7 +26,6 @@ from protocol.messages import (
     Theta,
     Welcome,
 )
-from protocol.wire import Limits, encode
 from tests.test_processes import CONFIG, House, Impostor, Learner, new_house
 from tests.test_wire import packed
 

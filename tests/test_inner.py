@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from actors.rollout import roll_out
-from protocol import policy
 from protocol.config import Config
-from protocol.credit import HINDSIGHT, Steps
-from protocol.inner import (
+from protocol.learning import policy
+from protocol.learning.credit import HINDSIGHT, Steps
+from protocol.learning.inner import (
     SURROGATES,
     Theta,
     adapt,
@@ -24,9 +24,9 @@ from protocol.inner import (
     step_credit,
     unflatten,
 )
-from protocol.maze import Mazes
-from protocol.policy import Params, Scene, log_policy
-from protocol.states import StateTable
+from protocol.learning.policy import Params, Scene, log_policy
+from protocol.world.maze import Mazes
+from protocol.world.states import StateTable
 
 RULES = ["sgd", "meta-sgd", "learned"]
 TEXTS = ["S.#..\n#.#.#\n#....\n#.###\n..E..", "S....\n.###.\n....E\n.####\n.####"]

@@ -22,7 +22,7 @@ from zmq.utils import z85
 
 from deploy import keys
 from protocol.config import ClewError
-from protocol.keys import ActorKeys, Allowlist, LearnerKeys
+from protocol.wire.keys import ActorKeys, Allowlist, LearnerKeys
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from protocol.address import Address
 from protocol.config import ClewError
-from protocol.links import ActorLinks, Frames, LearnerLinks
-from protocol.wire import Limits
+from protocol.wire.address import Address
+from protocol.wire.frames import Limits
+from protocol.wire.links import ActorLinks, Frames, LearnerLinks
 
 LIMITS = Limits(frame_bytes=10_000)
 DEADLINE_S = 10.0

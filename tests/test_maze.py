@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.maze import (
+from protocol.world.maze import (
     FLOOD_CELLS,
     MAX_SIDE,
     MOVES,
@@ -187,7 +187,7 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 @given(st.one_of(mazes_strategy, large_mazes))
 def test_distance_is_what_a_slow_search_finds(flood_cells: int, mazes: Mazes) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("protocol.maze.FLOOD_CELLS", flood_cells)
+        patch.setattr("protocol.world.maze.FLOOD_CELLS", flood_cells)
         steps = distance(mazes.blocked, mazes.start)
     assert steps.dtype == np.int32
     for index in range(len(mazes)):

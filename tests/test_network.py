@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from deploy import keys as keyring
-from protocol.keys import ActorKeys, LearnerKeys
-from protocol.links import ActorLinks, Frames, LearnerLinks
-from protocol.messages import CONTRACT, Bye, Fetch, Ping, Welcome
-from protocol.wire import ACTOR_LIMITS, Limits, decode, encode
+from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
+from protocol.wire.keys import ActorKeys, LearnerKeys
+from protocol.wire.links import ActorLinks, Frames, LearnerLinks
+from protocol.wire.messages import CONTRACT, Bye, Fetch, Ping, Welcome
 from tests.proxy import Endpoint, Proxy
 from tests.test_processes import (
     DEADLINE_S,

@@ -7,9 +7,9 @@ import signal
 from contextlib import closing
 
 from protocol.config import Config
-from protocol.links import ActorLinks, LearnerLinks
-from protocol.messages import Bye, Hello
-from protocol.wire import ACTOR_LIMITS, Limits, decode, encode
+from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
+from protocol.wire.links import ActorLinks, LearnerLinks
+from protocol.wire.messages import Bye, Hello
 from tests.parties import Party, Place, metric, page, place
 from tests.test_cli import DEADLINE_S, TINY, wait_until
 from tests.test_network import HERE

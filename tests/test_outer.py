@@ -22,10 +22,10 @@ from learner.outer import (
     surrogate,
 )
 from protocol.config import Config
-from protocol.credit import return_to_go
-from protocol.inner import initial_policy, initial_theta, unflatten
-from protocol.policy import log_policy
-from protocol.states import StateTable
+from protocol.learning.credit import return_to_go
+from protocol.learning.inner import initial_policy, initial_theta, unflatten
+from protocol.learning.policy import log_policy
+from protocol.world.states import StateTable
 
 CPU = torch.device("cpu")
 

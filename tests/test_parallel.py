@@ -27,9 +27,9 @@ from learner.ascent import Floats
 from learner.outer import Batch, Totals, meta_gradient
 from learner.parallel import RankError, Seat, Team, follow, shares
 from protocol.config import ClewError, Config
-from protocol.inner import initial_theta
-from protocol.messages import Rollouts
-from protocol.states import StateTable
+from protocol.learning.inner import initial_theta
+from protocol.wire.messages import Rollouts
+from protocol.world.states import StateTable
 from tests.parties import Pace, Party, Place, new_place, place
 from tests.test_cli import CLEW, ENVIRONMENT, wait_until
 from tests.test_network import HERE, free_ports

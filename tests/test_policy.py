@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from protocol.config import Config, MazeConfig, PolicyConfig
-from protocol.maze import Mazes
-from protocol.policy import Params, Scene, log_policy, shapes
-from protocol.states import StateTable
+from protocol.learning.policy import Params, Scene, log_policy, shapes
+from protocol.world.maze import Mazes
+from protocol.world.states import StateTable
 from tests import stepwise
 from tests.oracle import Drawing
 

@@ -21,9 +21,9 @@ import pytest
 
 from actors.rollout import collect
 from protocol.config import ClewError, Config
-from protocol.links import ActorLinks, Frames, LearnerLinks
-from protocol.messages import CONTRACT, Bye, Fetch, Hello, Lease, Message, Rollouts, Theta
-from protocol.wire import ACTOR_LIMITS, Limits, decode, encode
+from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
+from protocol.wire.links import ActorLinks, Frames, LearnerLinks
+from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Lease, Message, Rollouts, Theta
 
 DEADLINE_S = 30.0  # for anything to happen at all
 UPDATES = 24

@@ -15,9 +15,9 @@ import pytest
 
 from deploy import keys as keyring
 from protocol.config import Config
-from protocol.links import LearnerLinks
-from protocol.messages import Bye
-from protocol.wire import Limits, encode
+from protocol.wire.frames import Limits, encode
+from protocol.wire.links import LearnerLinks
+from protocol.wire.messages import Bye
 from tests.parties import RUN, Party, Place, metric, new_place, place
 from tests.proxy import Proxy
 from tests.test_cli import ENVIRONMENT, ROOT, assert_refused, clew, wait_until

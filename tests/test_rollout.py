@@ -9,15 +9,15 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from actors import families
 from actors.rollout import attempt_and_adapt, collect, roll_out
 from protocol.config import Config
-from protocol.credit import Steps
-from protocol.inner import adapt, initial_policy, initial_theta, unflatten
-from protocol.maze import MOVES, Mazes
-from protocol.messages import Attempts
-from protocol.policy import Scene, log_policy
-from protocol.states import Floats, StateTable
+from protocol.learning.credit import Steps
+from protocol.learning.inner import adapt, initial_policy, initial_theta, unflatten
+from protocol.learning.policy import Scene, log_policy
+from protocol.wire.messages import Attempts
+from protocol.world import families
+from protocol.world.maze import MOVES, Mazes
+from protocol.world.states import Floats, StateTable
 from tests.oracle import Drawing
 
 TEXTS = ["S.#..\n#.#.#\n#....\n#.###\n..E..", "S....\n.###.\n....E\n.####\n.####", "S.E##" + 4 * "\n#####"]

@@ -10,8 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from learner.schedule import PATIENCE, Schedule
 from protocol.config import Config
-from protocol.maze import Mazes
-from protocol.messages import Lease, Rollouts
+from protocol.wire.messages import Lease, Rollouts
+from protocol.world.maze import Mazes
 
 NOTHING = Mazes(np.zeros((1, 1, 1), np.bool_), np.zeros(1, np.int32), np.zeros(1, np.int32))
 FIRST_ISSUE = 1_000

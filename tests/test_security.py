@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from deploy import keys as keyring
-from protocol.links import LearnerLinks
-from protocol.wire import Limits
+from protocol.wire.frames import Limits
+from protocol.wire.links import LearnerLinks
 from tests.parties import UPDATES, Pace, Party, Place, place, undisturbed
 from tests.proxy import Endpoint, Proxy
 from tests.test_cli import DEADLINE_S, TINY, assert_refused, clew, wait_until

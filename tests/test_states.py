@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.maze import MOVES, NO_MOVE, Mazes
-from protocol.states import StateTable
+from protocol.world.maze import MOVES, NO_MOVE, Mazes
+from protocol.world.states import StateTable
 from tests.oracle import Drawing
 
 FORK = "S..\n#.#\n#.E"

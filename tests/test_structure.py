@@ -17,7 +17,7 @@ MAY_IMPORT = {
 }
 MATHEMATICS = {"maze", "states", "policy", "credit", "inner", "families", "rollout", "outer", "evaluation"}
 SOCKETS_AND_METRICS = {"zmq", "socket", "asyncio", "threading", "prometheus_client"}
-WIRE = {"messages", "wire", "links", "keys"}
+WIRE = {"messages", "frames", "links", "keys"}
 SOURCES = sorted(  # `python -m learner` and `python -m actors` hand over to `clew`, which is in deploy
     path for package in OURS for path in (ROOT / package).rglob("*.py") if path.name != "__main__.py"
 )

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.config import Config
-from protocol.maze import Mazes
-from protocol.messages import (
+from protocol.wire.frames import ACTOR_LIMITS, HEADER_BYTES, Limits, WireError, decode, encode
+from protocol.wire.messages import (
     Attempts,
     Bye,
     Fetch,
@@ -24,7 +24,7 @@ from protocol.messages import (
     Theta,
     Welcome,
 )
-from protocol.wire import ACTOR_LIMITS, HEADER_BYTES, Limits, WireError, decode, encode
+from protocol.world.maze import Mazes
 
 LIMITS = Limits.of(Config())
 counts = st.integers(0, 2**63 - 1)

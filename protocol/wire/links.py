@@ -18,10 +18,10 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
-from protocol.address import Address
 from protocol.config import ClewError
-from protocol.keys import ActorKeys, Allowlist, LearnerKeys
-from protocol.wire import ACTOR_LIMITS, Limits
+from protocol.wire.address import Address
+from protocol.wire.frames import ACTOR_LIMITS, Limits
+from protocol.wire.keys import ActorKeys, Allowlist, LearnerKeys
 
 Frames = Sequence[bytes]
 Socket = zmq.Socket[bytes]

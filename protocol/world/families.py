@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.config import MazeConfig
-from protocol.maze import MOVES, UNREACHABLE, Bools, MazeError, Mazes, distance, pad, read_mazes
-from protocol.maze import held_out as is_held_out
+from protocol.world.maze import MOVES, UNREACHABLE, Bools, MazeError, Mazes, distance, pad, read_mazes
+from protocol.world.maze import held_out as is_held_out
 
 Indices = npt.NDArray[np.intp]
 

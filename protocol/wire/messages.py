@@ -1,4 +1,4 @@
-"""What travels between the learner and its actors. `protocol.wire` turns these records into frames and back.
+"""What travels between the learner and its actors. `protocol.wire.frames` turns these records into frames and back.
 
 The ranges that stand in a field are checked on receipt. What an array must agree with (config, lease, the
 rules of the maze) the learner checks in `learner.admission`.
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from protocol.maze import Mazes
+from protocol.world.maze import Mazes
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(ge=0.0)]
@@ -29,7 +29,7 @@ METRICS = r"^(([A-Za-z0-9._-]{1,200}|\[[0-9A-Fa-f:.]{2,45}\])?:[0-9]{1,5})?\z"
 
 def _contract() -> str:
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()
 

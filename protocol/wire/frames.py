@@ -20,8 +20,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from protocol.config import Config
-from protocol.maze import MOVES, Mazes
-from protocol.messages import Attempts, Hello, Message, Rollouts, Theta
+from protocol.wire.messages import Attempts, Hello, Message, Rollouts, Theta
+from protocol.world.maze import MOVES, Mazes
 
 Array = npt.NDArray[Any]
 Slot = tuple[str, int]  # dtype and number of dimensions that a place in a message wants

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from protocol import policy
 from protocol.config import Config
-from protocol.credit import ADVANTAGE, HINDSIGHT, Steps, advantage, hindsight
-from protocol.policy import Params, Scene, log_policy
-from protocol.states import Floats
+from protocol.learning import policy
+from protocol.learning.credit import ADVANTAGE, HINDSIGHT, Steps, advantage, hindsight
+from protocol.learning.policy import Params, Scene, log_policy
+from protocol.world.states import Floats
 
 CREDIT_SCALE = (
     10.0  # of the credit network's output: what one attempt must teach is far larger than Adam's steps

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from protocol.maze import MOVES, NO_MOVE, UNREACHABLE, Bools, Ints, Mazes, distance
+from protocol.world.maze import MOVES, NO_MOVE, UNREACHABLE, Bools, Ints, Mazes, distance
 
 A = len(MOVES)
 Scalar = TypeVar("Scalar", bound=np.generic)

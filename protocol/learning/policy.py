@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from protocol.config import Config
-from protocol.maze import MOVES, NO_MOVE
-from protocol.states import StateTable
+from protocol.world.maze import MOVES, NO_MOVE
+from protocol.world.states import StateTable
 
 Params = dict[str, Tensor]
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from protocol.config import Config
-from protocol.maze import MOVES
-from protocol.messages import Attempts
-from protocol.policy import Scene
+from protocol.learning.policy import Scene
+from protocol.wire.messages import Attempts
+from protocol.world.maze import MOVES
 
 HINDSIGHT = 7  # what `hindsight` knows of a step
 ADVANTAGE = 1  # the row of it that holds the advantage
