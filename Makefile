@@ -30,7 +30,7 @@ bench: .venv/installed
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable .
+	$(BIN)/pip install --quiet --editable '.[learner]'
 	touch $@
 
 .venv/installed-test: pyproject.toml

@@ -1,0 +1,9 @@
+"""Starts processes and shows people what they do. Each of them computes in one thread.
+
+One actor takes one core, and the last bit of theta depends on how many threads share a sum. numpy's BLAS, whichever it
+is, reads these variables when it is loaded: nothing of clew loads it before this package.
+"""
+
+import os
+
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

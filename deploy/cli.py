@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,6 @@ from deploy.display import Display, Tally
 from deploy.heap import keep_freed_memory
 from deploy.local import Fleet, LearnerError
 from deploy.settings import load
-from learner import checkpoint
 from protocol.config import ClewError, Config
 from protocol.wire.keys import ActorKeys, LearnerKeys
 
@@ -90,6 +90,9 @@ def train(
     metrics_port: MetricsPort = None,
 ) -> None:
     """Train: a learner and actors on this machine, until the updates are done or Ctrl-C."""
+    require("torch", "safetensors")
+    from learner import checkpoint
+
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ClewError(
             "clew train starts one learner, and torchrun started several of it; "
@@ -133,6 +136,7 @@ def learner(
     log_format: LogFormat = "text",
 ) -> None:
     """A learner alone; start actors by hand. Under torchrun, one of several processes."""
+    require("torch", "safetensors")
     from learner.learner import Learner, find_device, live, repeat_exactly
     from learner.parallel import RankError, Seat, Team, follow
 
@@ -239,6 +243,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Adapt to mazes never trained on; report success and steps before and after every inner step."""
+    require("torch", "safetensors", *(["matplotlib"] if pictures else []))
     from deploy import evaluate as trial
 
     keep_freed_memory()
@@ -276,6 +281,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure environment steps per second, end to end, and what takes the time."""
+    require("torch", "safetensors")
     from deploy import bench as training
     from deploy import bench_links
 
@@ -292,6 +298,16 @@ def bench(
         show(table(figures))
 
 
+def require(*packages: str) -> None:
+    """A refusal in one line where a package is missing that actors do without."""
+    missing = [name for name in packages if not find_spec(name)]
+    if missing:
+        raise ClewError(
+            f"{' and '.join(missing)} not found: this machine has what an actor needs, and no more; "
+            "run pip install 'clew[learner]'"
+        )
+
+
 def show(table: Table) -> None:
     """On the terminal; elsewhere in lines of a fixed width."""
     console = Console()
@@ -306,6 +322,8 @@ def configured(
     resumed: Path | None,
 ) -> Config:
     """The settings of a command: --seed and --updates are short for --set; a resumed run brings its own."""
+    from learner import checkpoint
+
     short = {"run.seed": seed, "run.updates": updates}
     given = [f"{key}={value}" for key, value in short.items() if value is not None]
     former = checkpoint.load(resumed) if resumed and not file else None

@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from learner.learner import find_device
 from protocol.config import ClewError
 from protocol.wire.address import Address
 from protocol.wire.frames import ACTOR_LIMITS, WireError, decode, encode
@@ -63,7 +63,13 @@ def examine(connect: str | None, keys: Path | None) -> Iterator[Finding]:
 
 
 def torch_device() -> Finding:
+    """A learner needs torch, and an actor does not."""
+    if not find_spec("torch"):
+        can = "this machine can run actors, and no learner (for one, pip install 'clew[learner]')"
+        return Finding("torch", True, f"not installed: {can}")
     import torch
+
+    from learner.learner import find_device
 
     return Finding("torch", True, f"{torch.__version__}, device {find_device('auto').type}")
 

@@ -1,7 +1,7 @@
 """glibc's malloc, told to keep what is freed.
 
-Tensors of a few megabytes are otherwise mapped afresh, and their pages zeroed, at every operation: the
-learner spends a third more time. Elsewhere than on glibc this does nothing.
+Arrays of a few megabytes, numpy's and torch's alike, are otherwise mapped afresh, and their pages zeroed, at every
+operation: the learner spends a third more time. Elsewhere than on glibc this does nothing.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -179,7 +178,6 @@ def start(job: Record, name: str, errors: int | IO[str]) -> subprocess.Popen[str
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE if job["role"] == "learner" else subprocess.DEVNULL,
         stderr=errors,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
         start_new_session=True,
         text=True,
     )

@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import torch
-
 from actors.actor import Actor
 from deploy import logs
 from deploy.heap import keep_freed_memory
@@ -44,7 +42,6 @@ class Worker:
         """Until the run is over; what it says is a refusal, for a user to mend."""
         keep_freed_memory()
         logs.configure("text", "actor", actor=name)
-        torch.set_num_threads(1)  # one actor, one core; and the last bit of theta depends on it
         try:
             live(Actor(connect, name, keys), metrics_host)
         except ClewError as error:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -20,56 +20,118 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class MazeConfig(Section):
-    """Which mazes are drawn."""
+Family = Literal["perfect", "braided", "blocks", "rooms", "mouse", "file"]
+Side = Annotated[int, Field(ge=5, le=127)]
 
-    family: Literal["perfect", "braided", "blocks", "rooms", "file"] = "perfect"
-    side: Annotated[int, Field(ge=5, le=51)] = 9  # n: cells along one edge, walls included
-    exit: Literal["corner", "random"] = "random"  # start is (0,0); corner: exit (n-1,n-1)
+
+def _one_or_several(value: object, name: str, kind: Any) -> object:
+    """The value, or the tuple of values, of a setting that takes either, also where text such as "[9, 13]" gives it."""
+    if isinstance(value, str) and ("," in value or value.startswith("[")):
+        listed = value.strip().removeprefix("[").removesuffix("]")
+        value = [part.strip(" \"'") for part in listed.split(",")] if listed.strip() else []
+    if not isinstance(value, list | tuple):
+        return TypeAdapter(kind).validate_python(value)
+    values: tuple[object, ...] = TypeAdapter(tuple[kind, ...]).validate_python(value)
+    if not values:
+        raise ValueError(f"{name} is an empty list; name one value or more")
+    for one in values:
+        if values.count(one) > 1:
+            raise ValueError(f"{name} lists {one!r} twice; name each value once")
+    return values
+
+
+def _families(value: object) -> object:
+    return _one_or_several(value, "maze.family", Family)
+
+
+def _sides(value: object) -> object:
+    return _one_or_several(value, "maze.side", Side)
+
+
+class MazeConfig(Section):
+    """Which mazes are drawn. A lease draws one of the families and one of the sides, each as likely as the others."""
+
+    family: Annotated[Family | tuple[Family, ...], BeforeValidator(_families)] = "perfect"  # one, or a list
+    side: Annotated[Side | tuple[Side, ...], BeforeValidator(_sides)] = 9  # n: cells along one edge; one, or a list
+    # The start is (0, 0). corner: the exit is (n-1, n-1); center: the middle cells are exits, up to four of them (nine
+    # in family 'blocks'); random: as many as `exits` says.
+    exit: Literal["corner", "random", "center"] = "random"
+    exits: Annotated[int, Field(ge=1, le=16)] = 1  # random exits of a maze
     min_distance: Positive = 4  # steps from the start to a random exit, at least
-    braid: Share = 0.5  # share of dead ends opened, family 'braided'
+    traps: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0  # share of free cells, start and exits aside, that are traps
+    braid: Share = 0.5  # share of dead ends opened, families 'braided' and 'mouse'
     density: Annotated[float, Field(ge=0.0, le=0.6)] = 0.3  # share of cells blocked, family 'blocks'
-    path: str = ""  # the maze file, family 'file'
+    path: str = ""  # the maze file, family 'file', whose mazes keep their own sides, exits and traps
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The families that leases draw from."""
+        return self.family if isinstance(self.family, tuple) else (self.family,)
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The sides that leases draw from, in cells; family 'file' takes no notice of them."""
+        return self.side if isinstance(self.side, tuple) else (self.side,)
 
     @model_validator(mode="after")
     def _consistent(self) -> MazeConfig:
-        if self.family in ("perfect", "braided", "rooms") and self.side % 2 == 0:
-            raise ValueError(
-                f"maze side must be odd and at least 5 for family '{self.family}', got {self.side}; set maze.side"
-            )
-        if self.family == "file" and not self.path:
+        for family in self.families:
+            for side in self.sides:
+                if family not in ("blocks", "file") and side % 2 == 0:
+                    raise ValueError(
+                        f"maze side must be odd and at least 5 for family '{family}', got {side}; set maze.side"
+                    )
+        if "file" in self.families and not self.path:
             raise ValueError("family 'file' needs a maze file; set maze.path")
-        if self.min_distance > 2 * (self.side - 1):
+        if self.exits > 1 and self.exit != "random":
             raise ValueError(
-                f"maze.min_distance {self.min_distance} is more than a {self.side}x{self.side} maze can offer; "
-                f"set it to {2 * (self.side - 1)} or less"
+                f"maze.exits {self.exits} is for random exits, and maze.exit is '{self.exit}'; "
+                "set maze.exit to random, or maze.exits to 1"
+            )
+        smallest = min(self.sides)
+        if self.min_distance > 2 * (smallest - 1) and self.families != ("file",):
+            raise ValueError(
+                f"maze.min_distance {self.min_distance} is more than a {smallest}x{smallest} maze can offer; "
+                f"set it to {2 * (smallest - 1)} or less"
             )
         return self
 
 
 class PolicyConfig(Section):
-    """The policy network: one hidden layer over what the robot senses in a state."""
+    """What the robot senses and remembers, and the network that makes a policy of it."""
 
-    hidden: Annotated[int, Field(ge=1, le=1024)] = 16  # hidden units
-    radius: Annotated[int, Field(ge=1, le=4)] = (
-        1  # sees which of the (2r+1)^2 - 1 cells around it are blocked
-    )
+    hidden: Annotated[int, Field(ge=1, le=1024)] = 16  # hidden units of the one hidden layer
+    # It senses which of the (2r+1)^2 - 1 cells around it are walls. 0: it is blind, and remembers what it bumps into.
+    radius: Annotated[int, Field(ge=0, le=4)] = 1
+    # attempts: it marks where it has been, in this attempt and in earlier ones; none: it remembers its last move alone.
+    memory: Literal["none", "attempts"] = "attempts"
+    compass: bool = False  # whether it knows beforehand where the exits are
+    dreams: bool = True  # whether it dreams of ways through what it knows, and of shorter ones through what it does not
+
+    @model_validator(mode="after")
+    def _dreams_of_something(self) -> PolicyConfig:
+        if self.dreams and self.memory == "none":
+            raise ValueError(
+                "a robot without memory has nothing to dream of; set policy.dreams to false, or policy.memory to attempts"
+            )
+        return self
 
 
 class InnerConfig(Section):
     """Adaptation to one maze: theta' = f(theta, attempts)."""
 
     rule: Literal["sgd", "meta-sgd", "learned"] = "learned"
+    adapts: Literal["cells", "all"] = "cells"  # the fast weights of the cells alone, or every parameter of the policy
     estimator: Literal["first-order", "maml", "lvc", "dice"] = "lvc"
-    steps: Annotated[int, Field(ge=1, le=10)] = 1  # K inner steps
+    steps: Annotated[int, Field(ge=1, le=100)] = 1  # K inner steps
     attempts: Annotated[int, Field(ge=1, le=1000)] = 1  # E attempts (episodes) before each inner step
     # credit, what a step is reinforced by, before what is learned of it. policy-gradient: the attempt's return less
     # that of the others in its maze, which is unbiased. cell-advantage: the return to go less its mean over all visits
     # to the cell, which tells the way from a detour.
     credit: Literal["policy-gradient", "cell-advantage"] = "cell-advantage"
     discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9  # gamma of that return to go
-    step_size: Annotated[float, Field(gt=0.0)] = 0.02  # alpha; where rules that learn it start
-    cell_step_size: Annotated[float, Field(gt=0.0)] = 5.0  # alpha of what belongs to one cell
+    cell_step_size: Annotated[float, Field(ge=0.0)] = 5.0  # alpha of the fast weights; where rules that learn it start
+    step_size: Annotated[float, Field(ge=0.0)] = 0.02  # the same of the network's parameters, if all are adapted
     credit_hidden: Annotated[int, Field(ge=1, le=256)] = 16  # hidden units of the credit network
 
 
@@ -82,9 +144,7 @@ class OuterConfig(Section):
     first_weight: Share = 1.0  # weight of the attempts before each inner step; those after the last weigh 1
     entropy: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the policy's entropy, nats
     gae_lambda: Share = 0.9  # lambda: how far credit reaches back, 1 to the start of the attempt
-    exploration: Annotated[float, Field(ge=0.0)] = (
-        0.0  # weight of the E-MAML term; at 1 exact with estimator maml
-    )
+    exploration: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the E-MAML term; at 1 exact with estimator maml
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01  # of Adam; falls linearly to 0
     max_gradient_norm: Annotated[float, Field(gt=0.0)] = 0.2  # a longer meta-gradient is scaled down to it
 
@@ -96,7 +156,8 @@ class RunConfig(Section):
     updates: Positive = 3000
     mazes: Annotated[int, Field(ge=1, le=10_000)] = 120  # M mazes in a meta-batch
     mazes_per_lease: Positive = 30  # mazes an actor takes at a time
-    horizon: Annotated[int, Field(ge=1, le=10_000)] = 100  # T steps after which an attempt has failed
+    # Steps after which an attempt has failed, per cell of the maze, walls included: no maze's shortest way is as long.
+    horizon_per_cell: Annotated[float, Field(ge=1.0, le=100.0)] = 3.0
     discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.99  # gamma per step
     lag: Annotated[int, Field(ge=0, le=16)] = 1  # updates that rollouts are behind
     lease_timeout_s: Annotated[float, Field(gt=0.0)] = 10.0  # after which a lease is given to someone else

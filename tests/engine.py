@@ -22,7 +22,7 @@ from tests.test_network import free_ports
 
 ROOT = Path(__file__).parent.parent
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
-BUILD_S = 1_800.0  # for what runs longest: torch is fetched and unpacked, numpy compiled
+BUILD_S = 1_800.0  # for what runs longest: torch is fetched and unpacked
 STEP_S = 120.0  # for anything else that an engine is told
 CHECKPOINT_EVERY = 20
 SMALL = {  # mazes, and no end to them

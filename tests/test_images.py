@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,9 @@ def inside(image: str, script: str) -> str:
     return docker(*READ_ONLY, "--tmpfs", "/tmp", "--entrypoint", "sh", image, "-euc", script)
 
 
-def megabytes(image: str, *folders: str) -> float:
-    """Of all files below, as they lie there."""
-    lines = inside(image, f"du -sbc {' '.join(folders)}").splitlines()
+def megabytes(image: str) -> float:
+    """What it adds to Python's own image, unpacked."""
+    lines = inside(image, "du -sbc /opt/clew /app").splitlines()
     return int(lines[-1].split()[0]) / 1e6
 
 
@@ -47,10 +48,17 @@ def test_every_command_of_a_machine_without_a_screen_is_there(image: str, comman
     assert f"clew {command}" in docker(*READ_ONLY, image, command, "--help")
 
 
-def test_the_doctor_finds_nothing_wrong(images: Images) -> None:
-    report = docker(*READ_ONLY, "--tmpfs", "/tmp", images.actor, "doctor")
+@pytest.mark.parametrize(("target", "found"), [("actor", "can run actors, and no learner"), ("learner", "device cpu")])
+def test_the_doctor_finds_nothing_wrong(images: Images, target: str, found: str) -> None:
+    report = docker(*READ_ONLY, "--tmpfs", "/tmp", getattr(images, target), "doctor")
     assert "FAIL" not in report
-    assert "torch" in report
+    assert found in report
+
+
+def test_the_actors_image_says_that_it_is_not_the_learners(images: Images) -> None:
+    result = run("docker", *READ_ONLY, images.actor, "learner")
+    assert result.returncode == 2
+    assert re.fullmatch("clew: torch and safetensors not found.*\n", result.stderr)
 
 
 def test_nobody_is_root_and_nothing_can_be_written(image: str) -> None:
@@ -61,39 +69,47 @@ def test_nobody_is_root_and_nothing_can_be_written(image: str) -> None:
 
 def test_no_tool_that_builds_is_left(image: str) -> None:
     """The base brings pip for its own Python; ours has none."""
-    assert inside(image, "ls /opt/torch/bin /opt/others/bin 2>/dev/null | grep -c pip || true") == "0"
+    assert inside(image, "ls /opt/clew/bin | grep -c pip || true") == "0"
     assert run("docker", "run", "--rm", "--entrypoint", "python", image, "-m", "pip").returncode == 1
     assert inside(image, "command -v gcc g++ cc make || true") == ""
     assert inside(image, "find / -xdev -path '*/.cache/pip' -o -path /root/.cache 2>/dev/null || true") == ""
 
 
-def test_no_key_no_run_and_no_test_gets_in(image: str) -> None:
+def test_all_of_the_code_gets_in_and_no_key_no_run_and_no_test(image: str) -> None:
     assert inside(image, "cd /app; ls -A").split() == ["actors", "deploy", "learner", "protocol"]
+    sources = {str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] in CONTEXT}
+    assert set(inside(image, "cd /app; find * -name '*.py'").split()) == sources
     found = inside(image, "cd /app; find . -type f -not -name '*.py' -not -name '*.pyc'").split()
     assert {Path(name).parent.as_posix() for name in found} == {"deploy/configs"}
 
 
-def test_clew_adds_little_to_torch_and_python(image: str) -> None:
-    """All that is neither the base nor torch with what torch itself asks for."""
-    dependencies, code = megabytes(image, "/opt/others"), megabytes(image, "/app")
-    numpy = megabytes(image, "/opt/others/numpy")
-    print(f"clew {code:.1f} MB, numpy {numpy:.1f} MB, the rest {dependencies - numpy:.1f} MB")
-    assert code + dependencies - numpy < 28
-    assert code + dependencies < 60
+def test_an_actor_needs_no_torch(images: Images) -> None:
+    assert inside(images.actor, "find /opt/clew /app /usr -iname '*torch*' -o -name '*safetensors*'") == ""
 
 
-def test_beside_torch_lies_only_what_torch_asks_for(image: str) -> None:
+@pytest.mark.parametrize(("target", "most"), [("actor", 100), ("learner", 800)])
+def test_an_image_adds_little_to_pythons(images: Images, target: str, most: int) -> None:
+    size = megabytes(getattr(images, target))
+    print(f"{target}: {size:.1f} MB")
+    assert size < most
+
+
+@pytest.mark.parametrize(("target", "extras"), [("actor", ()), ("learner", ("learner",))])
+def test_nothing_is_installed_but_what_clew_asks_for(images: Images, target: str, extras: tuple[str, ...]) -> None:
     def asked_for(name: str) -> set[str]:
         return {plain(line) for line in declared[name] if "extra ==" not in line} & set(declared)
 
     def plain(name: str) -> str:
         return re.split("[^a-z0-9-]", name.lower().replace("_", "-"))[0]
 
-    script = "{d.name: d.requires or [] for d in distributions(path=glob('/opt/torch/lib/*/site-packages'))}"
+    script = "{d.name: d.requires or [] for d in distributions(path=glob('/opt/clew/lib/*/site-packages'))}"
     imports = "import json; from glob import glob; from importlib.metadata import distributions"
+    image = getattr(images, target)
     found = json.loads(inside(image, f'python -c "{imports}; print(json.dumps({script}))"'))
     declared = {plain(name): lines for name, lines in found.items()}
-    todo, closure = {"torch"}, set[str]()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + [line for name in extras for line in project["optional-dependencies"][name]]
+    todo, closure = {plain(line) for line in lines} - {"matplotlib"}, set[str]()
     while todo:
         closure |= todo
         todo = set().union(*map(asked_for, todo)) - closure

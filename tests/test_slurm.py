@@ -100,8 +100,6 @@ def test_elements_join_with_their_key_work_and_end_well_when_slurm_asks(place: P
         assert actor.metric("clew_actor_leases_total") >= 1
         words = Path(f"/proc/{actor.process.pid}/cmdline").read_text().split("\0")
         assert words[words.index("--name") + 1] == f"actor-4711_{task}"
-        variables = Path(f"/proc/{actor.process.pid}/environ").read_text().split("\0")
-        assert "OMP_NUM_THREADS=1" in variables
     assert learner.page("/actors")[1].count(f"{HERE}:") == 2
 
     first, second = team

@@ -1,141 +1,151 @@
-"""Attempts -> what every step of them did, and the credit it gets.
+"""Attempts -> what every step of them did, what hindsight knows of it, and the credit that it gets.
 
-An attempt (an episode) has one reward, 1 on reaching the exit, so its discounted return is R = found * gamma^(L-1),
+An attempt (an episode) has one reward, 1 on reaching an exit, so its discounted return is R = found * gamma^(L-1),
 and the score-function gradient of J = E[R] gives each of its steps the credit R - b, for any b that its moves do not
-change.
+change. All here is numpy: nothing depends on theta, so actors and learner compute the same.
 """
 
-# M mazes, E attempts, N steps of all attempts one after another, S states, A moves, C cells
+# M mazes, E attempts at each, W = M*E attempts, N steps of all attempts one after another, C cells of all mazes, G what
+# hindsight knows of a step
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from protocol.config import Config
-from protocol.learning.policy import Scene
-from protocol.wire.messages import Attempts
-from protocol.world.maze import MOVES
+from protocol.world.maze import EXIT, UNREACHABLE, Bools, Indices, Ints, Mazes
+from protocol.world.walk import Bytes, Floats, Walk
 
-HINDSIGHT = 7  # what `hindsight` knows of a step
+HINDSIGHT = 11  # G, what `hindsight` knows of a step
 ADVANTAGE = 1  # the row of it that holds the advantage
 
 
 @dataclass(frozen=True)
 class Steps:
-    """Every step of M x E attempts, attempt after attempt."""
+    """Every step of E attempts at each of M mazes, attempt after attempt."""
 
+    walk: Walk
+    mazes: Mazes
     attempts: int  # E
-    pair_N: Tensor  # [N] row of (state, move) among the M*S*A of all mazes
-    state_N: Tensor  # [N] row of the state among the M*S
-    maze_N: Tensor  # [N] m
-    attempt_N: Tensor  # [N] m * E + e
-    time_N: Tensor  # [N] t, from 0
-    left_N: Tensor  # [N] L - t: steps from here to the end of the attempt, this one included
-    length_ME: Tensor  # [M*E] L, steps taken
-    found_ME: Tensor  # [M*E] 1 where the exit was reached, else 0
-    return_ME: Tensor  # [M*E] R = found * gamma^(L-1)
+    maze_W: Indices  # [W] m
+    attempt_N: Indices  # [N] m * E + e
+    time_N: Ints  # [N] t, from 0
+    left_N: Ints  # [N] L - t: steps from here to the end of the attempt, this one included
+    found_W: Bools  # [W] whether the attempt reached an exit
+    horizon_W: Ints  # [W] steps after which it would have ended
 
     @staticmethod
-    def of(attempts: Attempts, scene: Scene, discount: float) -> Steps:
-        """The steps of `attempts`, on the device and in the precision of `scene`."""
-        device, real = scene.seen_MCB.device, scene.seen_MCB.dtype
-        each = attempts.length.shape[1]
-        length_ME = torch.from_numpy(attempts.length.astype("int64")).flatten().to(device)
-        visits_N = torch.from_numpy(attempts.visits.astype("int64")).to(device)
-        attempt_N = torch.repeat_interleave(length_ME, output_size=len(visits_N))
-        maze_N = (torch.arange(len(length_ME), device=device) // each).index_select(0, attempt_N)
-        end_ME = length_ME.cumsum(0)
-        end_N = end_ME.index_select(0, attempt_N)
-        row_N = torch.arange(len(visits_N), device=device)
-        pair_N = visits_N + maze_N * (scene.states * len(MOVES))
-        found_ME = (scene.next_MSA[pair_N[end_ME - 1]] == scene.mazes * scene.states).to(real)
+    def of(walk: Walk, mazes: Mazes, horizon_M: Ints) -> Steps:
+        """The steps of `walk` through `mazes`."""
+        attempts = len(walk.length_W) // len(mazes)
+        end_W = np.cumsum(walk.length_W)
+        attempt_N = np.repeat(np.arange(len(walk.length_W)), walk.length_W)
+        row_N = np.arange(len(walk.move_N))
+        left_N = end_W[attempt_N] - row_N
         return Steps(
-            attempts=each,
-            pair_N=pair_N,
-            state_N=pair_N >> 2,
-            maze_N=maze_N,
+            walk=walk,
+            mazes=mazes,
+            attempts=attempts,
+            maze_W=np.repeat(np.arange(len(mazes)), attempts),
             attempt_N=attempt_N,
-            time_N=row_N - end_N + length_ME.index_select(0, attempt_N),
-            left_N=end_N - row_N,
-            length_ME=length_ME,
-            found_ME=found_ME,
-            return_ME=found_ME * discount ** (length_ME - 1).to(real),
+            time_N=walk.length_W[attempt_N] - left_N,
+            left_N=left_N,
+            found_W=mazes.cell_C[walk.end_W] == EXIT,
+            horizon_W=np.repeat(horizon_M, attempts),
         )
 
+    def returns(self, discount: float) -> Floats:
+        """[W] R = found * gamma^(L-1)."""
+        return_W: Floats = (self.found_W * discount ** (self.walk.length_W - 1.0)).astype(np.float32)
+        return return_W
 
-def leave_one_out(return_ME: Tensor, attempts: int) -> Tensor:
-    """[M*E] the advantage of each attempt over the mean return of the others in its maze; R where it is alone."""
+    def returns_to_go(self, discount: float) -> Floats:
+        """[N] found * gamma^(L-1-t): the discounted return from each step on."""
+        power_L = discount ** np.arange(-1.0, self.walk.length_W.max())
+        togo_N: Floats = (self.found_W[self.attempt_N] * power_L[self.left_N]).astype(np.float32)
+        return togo_N
+
+
+def leave_one_out(return_W: Floats, attempts: int) -> Floats:
+    """[W] the advantage of each attempt over the mean return of the others in its maze; R where it is alone."""
     if attempts == 1:
-        return return_ME
-    each_ME = return_ME.view(-1, attempts)
-    return ((each_ME - each_ME.mean(1, keepdim=True)) * (attempts / (attempts - 1))).flatten()
+        return return_W
+    each_ME = return_W.reshape(-1, attempts)
+    apart: Floats = ((each_ME - each_ME.mean(axis=1, keepdims=True)) * np.float32(attempts / (attempts - 1))).reshape(-1)
+    return apart
 
 
-def return_to_go(steps: Steps, discount: float, horizon: int) -> Tensor:
-    """[N] found * gamma^(L-1-t): the discounted return from each step on."""
-    power_T = discount ** torch.arange(-1, horizon, device=steps.time_N.device, dtype=steps.found_ME.dtype)
-    found_N = steps.found_ME.index_select(0, steps.attempt_N)
-    return found_N * power_T.index_select(0, steps.left_N)
-
-
-def cell_advantage(togo_N: Tensor, steps: Steps, scene: Scene) -> Tensor:
+def cell_advantage(togo_N: Floats, at_N: Indices, cells: int) -> Floats:
     """[N] the return to go less its mean over all visits to the same cell.
 
     Leaving a cell for the exit is better than leaving it for a dead end and coming back, and adaptation must see that
     difference; an attempt's return, alone or against other attempts', credits both departures alike.
     """
-    cell_N = scene.cell_MS.index_select(0, steps.state_N)
-    none = togo_N.new_zeros(scene.mazes * scene.cells)
-    visits_MC = none.index_add(0, cell_N, torch.ones_like(togo_N))
-    total_MC = none.index_add(0, cell_N, togo_N)
-    return togo_N - (total_MC / visits_MC.clamp(min=1)).index_select(0, cell_N)
+    visits_C, total_C = np.bincount(at_N, minlength=cells), np.bincount(at_N, togo_N, cells)
+    mean_C = (total_C / np.maximum(visits_C, 1)).astype(np.float32)
+    advantage_N: Floats = togo_N - mean_C[at_N]
+    return advantage_N
 
 
-def advantage(steps: Steps, scene: Scene, config: Config) -> Tensor:
+def advantage(steps: Steps, config: Config) -> Floats:
     """[N] what the inner step reinforces; see InnerConfig.credit."""
     if config.inner.credit == "policy-gradient":
-        return leave_one_out(steps.return_ME, steps.attempts).index_select(0, steps.attempt_N)
-    return cell_advantage(return_to_go(steps, config.inner.discount, config.run.horizon), steps, scene)
+        return leave_one_out(steps.returns(config.run.discount), steps.attempts)[steps.attempt_N]
+    return cell_advantage(steps.returns_to_go(config.inner.discount), steps.walk.at_N, steps.mazes.cells)
 
 
-def hindsight(steps: Steps, scene: Scene, config: Config) -> Tensor:
-    """[HINDSIGHT + 1, N] what is known of each step once its attempt is over: the input of the credit network.
+def hindsight(steps: Steps, way_C: Ints, attempts_left: int, config: Config) -> Floats:
+    """[G, N] what is known of each step once its attempts are over: the input of the credit network.
 
-    Return to go, advantage, whether the attempt found the exit, whether the step lies on the loop-erased path, whether
-    it was the last visit to its cell, whether it hit a wall, time as a share of the horizon; and 1, for the bias.
+    Return to go, advantage, whether the attempt found an exit, whether the step lies on the loop-erased path, whether
+    it was the last visit to its cell, whether it hit a wall, time as a share of the horizon, whether it went toward the
+    exit on the known way, whether away from it, how few attempts are left; and 1, for the bias.
+
+    Args:
+      way_C: [C] steps to the nearest exit by the known way, once these attempts are over.
+      attempts_left: attempts that are still to come.
     """
-    real = steps.return_ME.dtype
-    leaving_N = leaving_row(steps, scene)
+    walk = steps.walk
+    to_N = steps.mazes.ahead_CA[walk.at_N, walk.move_N]
+    leaving_N = leaving_row(steps)
+    known_N = np.maximum(way_C[walk.at_N], way_C[to_N]) != UNREACHABLE
+    nearer_N = np.where(known_N, way_C[walk.at_N] - way_C[to_N], 0)
     rows = (
-        return_to_go(steps, config.inner.discount, config.run.horizon),
-        advantage(steps, scene, config),
-        steps.found_ME.index_select(0, steps.attempt_N),
-        on_path(steps, leaving_N).to(real),
-        (leaving_N == torch.arange(len(leaving_N), device=leaving_N.device)).to(real),
-        (scene.next_MSA.index_select(0, steps.pair_N) == steps.state_N).to(real),
-        steps.time_N.to(real) / config.run.horizon,
+        steps.returns_to_go(config.inner.discount),
+        advantage(steps, config),
+        steps.found_W[steps.attempt_N],
+        on_path(steps, leaving_N),
+        leaving_N == np.arange(len(leaving_N)),
+        to_N == walk.at_N,
+        steps.time_N / steps.horizon_W[steps.attempt_N],
+        nearer_N > 0,
+        nearer_N < 0,
+        np.full(len(to_N), 1 / (1 + attempts_left)),
+        np.ones(len(to_N)),
     )
-    return torch.stack((*rows, torch.ones_like(rows[0])))
+    return np.stack([row.astype(np.float32) for row in rows])
 
 
-def leaving_row(steps: Steps, scene: Scene) -> Tensor:
+def leaving_row(steps: Steps) -> Indices:
     """[N] the row of the last step that its attempt makes in the same cell."""
-    cell_N = scene.cell_MS.index_select(0, steps.state_N) + (steps.attempt_N - steps.maze_N) * scene.cells
-    row_N = torch.arange(len(cell_N), device=cell_N.device)
-    last_MEC = torch.zeros(len(steps.length_ME) * scene.cells, dtype=torch.int64, device=cell_N.device)
-    return last_MEC.scatter_reduce(0, cell_N, row_N, "amax").index_select(0, cell_N)
+    count_W = steps.mazes.count_M[steps.maze_W]
+    shift_W = np.cumsum(count_W) - count_W - steps.mazes.offset_M[steps.maze_W]
+    place_N = steps.walk.at_N + shift_W[steps.attempt_N]  # every attempt has cells of its own
+    last_K = np.zeros(int(count_W.sum()), np.intp)
+    last_K[place_N] = np.arange(len(place_N))  # of several that are assigned, the last stays
+    leaving_N: Indices = last_K[place_N]
+    return leaving_N
 
 
-def on_path(steps: Steps, leaving_N: Tensor) -> Tensor:
+def on_path(steps: Steps, leaving_N: Indices) -> Bools:
     """[N] whether the step is on its attempt's loop-erased path: leave a cell for the last time, go on from the next.
 
     Chronological loop erasure (Lawler, 1980), all attempts at once.
     """
-    path_N = torch.zeros(len(leaving_N), dtype=torch.bool, device=leaving_N.device)
-    entered = steps.length_ME.cumsum(0) - steps.length_ME
+    path_N = np.zeros(len(leaving_N), np.bool_)
+    entered = np.cumsum(steps.walk.length_W) - steps.walk.length_W
     while len(entered):
         left = leaving_N[entered]
         path_N[left] = True

@@ -1,166 +1,236 @@
-"""The update rules f: phi' = phi + step_size * grad_phi (1/E) sum_t credit_t log pi(a_t | s_t), and estimators.
+"""The update rules f: phi' = phi + step_size * (1/E) sum_t w_t grad_phi log pi(a_t | step), in closed form.
 
-MAML, arXiv:1703.03400; Meta-SGD, arXiv:1707.09835; LVC (ProMP), arXiv:1810.06784; DiCE, arXiv:1802.05098, in the form
-with advantages of Loaded DiCE, arXiv:1909.10549. Actors call `adapt` without a graph, the learner with one.
+Of the logits that is w * (onehot(a) - pi), so no second backward pass is needed: the same lines compute f in numpy, where
+actors adapt, and in torch, where the learner differentiates through them. What w is beside the step's credit decides which
+second-order terms that derivative sees: the estimator. MAML, arXiv:1703.03400; Meta-SGD, arXiv:1707.09835; LVC (ProMP),
+arXiv:1810.06784; DiCE, arXiv:1802.05098, in the form with advantages of Loaded DiCE, arXiv:1909.10549. Fast weights:
+Schmidhuber, 1992; arXiv:1610.06258.
 """
 
-# M mazes, E attempts, N steps of all attempts, S states, A moves, P parameters; of the credit network: G what it knows
-# of a step and 1, H hidden units
+# M mazes, E attempts, W = M*E of them, N steps of all attempts, C cells of all mazes, U distinct observations, A moves,
+# F features, H hidden units, P parameters, D kinds of dream, G gains, or what a credit network knows
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from protocol.config import Config
 from protocol.learning import policy
-from protocol.learning.credit import ADVANTAGE, HINDSIGHT, Steps, advantage, hindsight
-from protocol.learning.policy import Params, Scene, log_policy
-from protocol.world.states import Floats
+from protocol.learning.arrays import Array, exp, fixed, is_torch, like, relu, sum_by
+from protocol.learning.credit import ADVANTAGE, HINDSIGHT
+from protocol.learning.policy import DREAMS, GAINS, HOPE, KNOWN, Phi, Scene
+from protocol.world.maze import MOVES
+from protocol.world.walk import MOST_GAIN, NO_EXIT, NO_WAY, Floats
 
-CREDIT_SCALE = (
-    10.0  # of the credit network's output: what one attempt must teach is far larger than Adam's steps
-)
+A = len(MOVES)
+CREDIT_SCALE = 10.0  # of a credit network's output: what one attempt must teach is far larger than Adam's steps
+DREAMT = 8  # what `_dreamt` knows of a dream, and 1 for the bias
 
-Theta = dict[str, Tensor]  # "policy.*" phi_0; "step_size.*" alpha, as phi_0; "credit.*" the credit network
+Theta = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was done in the attempts that an inner step learns from."""
+
+    attempts: int  # E
+    at_N: Array  # [N] row of the cell among the C
+    row_N: Array  # [N] number of the observation
+    move_N: Array  # [N]
+    attempt_N: Array  # [N] which of the W attempts
+    time_N: Array  # [N] t
+    known_GN: Array  # [G, N] what hindsight knows
 
 
 def shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """All of theta = (phi_0, psi): names, shapes and their order in the vector that travels."""
-    phi = policy.shapes(config)
-    theta = {f"policy.{name}": shape for name, shape in phi.items()}
-    if config.inner.rule != "sgd":
-        theta |= {f"step_size.{name}": shape for name, shape in phi.items()}
-    if config.inner.rule == "learned":
-        hidden = config.inner.credit_hidden
-        theta |= {"credit.in": (HINDSIGHT, hidden), "credit.bias": (hidden,), "credit.out": (hidden, 1)}
+    """All of theta: names, shapes and their order in the vector that travels.
+
+    `policy.*` is the network; `step_size.*` alpha; `keep` how much of the fast weights stays; `credit.*` and `dream.*`
+    the credit networks of what was done and of what was dreamt.
+    """
+    inner, net = config.inner, policy.shapes(config)
+    theta = {f"policy.{name}": shape for name, shape in net.items()}
+    if inner.rule != "sgd":
+        theta["step_size.cells"] = (1,)
+        if inner.adapts == "all":
+            theta |= {f"step_size.{name}": shape for name, shape in net.items()}
+    if inner.rule == "learned":
+        units = inner.credit_hidden
+        theta |= {"keep": (1,), "credit.in": (HINDSIGHT, units), "credit.out": (units,)}
+        if config.policy.dreams:
+            theta |= {"dream.in": (DREAMT, units), "dream.out": (units,)}
     return theta
 
 
-def unflatten(vector_P: Tensor, config: Config) -> Theta:
+def unflatten(vector_P: Array, config: Config) -> Theta:
     """The named views of a theta vector [P]."""
-    named = shapes(config)
-    parts = torch.split(vector_P, [math.prod(shape) for shape in named.values()])
-    return {name: part.view(shape) for (name, shape), part in zip(named.items(), parts, strict=True)}
+    theta, begin = {}, 0
+    for name, shape in shapes(config).items():
+        end = begin + math.prod(shape)
+        theta[name], begin = vector_P[begin:end].reshape(shape), end
+    return theta
 
 
 def initial_theta(config: Config) -> Floats:
-    """[P] where training starts: small random weights, one step size, and a credit network that says 0."""
+    """[P] where training starts: small random weights, one step size, and credit networks that say 0."""
     rng = np.random.default_rng([config.run.seed, 0x7E7A])
     parts = []
     for name, shape in shapes(config).items():
         group, _, leaf = name.partition(".")
         if group == "step_size":
             part = np.full(shape, step_size(leaf, config))
-        elif leaf in ("bias", "out_bias") or name == "credit.out":
+        elif leaf == "bias" or name in ("keep", "credit.out", "dream.out"):
             part = np.zeros(shape)
         else:
-            part = rng.normal(size=shape) / math.sqrt(shape[0] if leaf in ("out", "in") else 4)
+            part = rng.normal(size=shape) / math.sqrt(shape[0] if leaf == "out" else 6)  # some six features are 1
         parts.append(part.ravel())
     return np.concatenate(parts).astype(np.float32)
 
 
 def step_size(name: str, config: Config) -> float:
-    """alpha of one of the policy's parameters, where it is not learned yet."""
-    return config.inner.cell_step_size if name == "cell" else config.inner.step_size
+    """alpha of the fast weights ("cells") or of one of the network's parameters, where it is not learned yet."""
+    return config.inner.cell_step_size if name == "cells" else config.inner.step_size
 
 
-def initial_policy(theta: Theta, mazes: int) -> Params:
-    """phi_0 for each of M mazes: [M, ...] views of the shared parameters."""
-    prefix = "policy."
-    return {
-        name.removeprefix(prefix): value.expand(mazes, *value.shape)
-        for name, value in theta.items()
-        if name.startswith(prefix)
-    }
+def alpha(theta: Theta, name: str, config: Config) -> Array:
+    """alpha as it is."""
+    return theta.get(f"step_size.{name}", step_size(name, config))
+
+
+def initial_phi(theta: Theta, cells: int, mazes: int, attempts_left: int, config: Config) -> Phi:
+    """The policies that M mazes start with: one network, no fast weights."""
+    net = {name: theta[f"policy.{name}"] for name in policy.shapes(config)}
+    if config.inner.adapts == "all":
+        net = {name: value[None] + np_zeros(value, mazes) for name, value in net.items()}
+    return Phi(net, like(np.zeros((A, cells), np.float32), theta["policy.in"]), dreams(theta, attempts_left, config))
+
+
+def np_zeros(value: Array, mazes: int) -> Array:
+    """[M, 1, ...] zeros of the kind of `value`, which spread it over M mazes."""
+    return like(np.zeros((mazes, *[1] * len(value.shape)), np.float32), value)
+
+
+def dreams(theta: Theta, attempts_left: int, config: Config) -> Array:
+    """[D, G] how strongly a dream of each kind and gain is followed: alpha times its credit, which starts at 1."""
+    one = like(np.ones(DREAMS * GAINS, np.float32), theta["policy.in"])
+    if "dream.in" in theta:
+        known_XG = like(_dreamt(attempts_left), theta["dream.in"])
+        one = one + CREDIT_SCALE * (relu(known_XG @ theta["dream.in"]) @ theta["dream.out"])
+    return (alpha(theta, "cells", config) * one).reshape(DREAMS, GAINS)
+
+
+def _dreamt(attempts_left: int) -> Floats:
+    """[D * G, DREAMT] what is known of each dream: its kind, its gain, attempts left; and 1, for the bias."""
+    kind, gain = (each.reshape(-1) for each in np.mgrid[:DREAMS, :GAINS])
+    some = gain <= MOST_GAIN
+    columns = (
+        kind == KNOWN,
+        kind == HOPE,
+        gain == NO_WAY,
+        gain == NO_EXIT,
+        some * np.log1p(gain) / np.log1p(MOST_GAIN),
+        np.full(len(gain), 1 / (1 + attempts_left)),
+        (kind == HOPE) / (1 + attempts_left),
+        np.ones(len(gain)),
+    )
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def credit(theta: Theta, known_GN: Array) -> Array:
+    """[N] the credit of every step: its advantage, and, for rule 'learned', what the credit network adds."""
+    if "credit.in" not in theta:
+        return known_GN[ADVANTAGE]
+    return known_GN[ADVANTAGE] + CREDIT_SCALE * (theta["credit.out"] @ relu(theta["credit.in"].T @ known_GN))
 
 
 def adapt(
-    phi: Params, theta: Theta, log_prob: Tensor, steps: Steps, scene: Scene, config: Config, graph: bool
-) -> Params:
-    """phi_{k+1} = f(phi_k, attempts), each [M, ...].
+    phi: Phi, theta: Theta, log_prob_AN: Array, made: Made, scene: Scene, attempts_left: int, config: Config
+) -> Phi:
+    """phi_{k+1} = f(phi_k, attempts).
 
-    `log_prob` [M, S, A] is log_policy(phi, scene). With `graph`, the result can be differentiated with respect to theta
-    through f itself, as the estimator sees it; without, nothing leads through the step.
+    Args:
+      log_prob_AN: log pi of phi_k at the steps of `made`.
+      attempts_left: attempts that are to come after those that the result makes.
     """
-    point = phi
     if config.inner.estimator == "first-order":
-        point = {name: value.detach().requires_grad_() for name, value in phi.items()}
-        log_prob = log_policy(point, scene)
-    credit_N = step_credit(theta, steps, scene, config)
-    surrogate = SURROGATES[config.inner.estimator](log_prob, credit_N, steps) / steps.attempts
-    gradient = torch.autograd.grad(surrogate, list(point.values()), create_graph=graph)
-    adapted = {}
-    for (name, value), slope in zip(phi.items(), gradient, strict=True):
-        adapted[name] = value + theta.get(f"step_size.{name}", step_size(name, config)) * slope
-    return adapted
+        log_prob_AN = fixed(log_prob_AN)
+    credit_N = credit(theta, made.known_GN) / made.attempts
+    taken_N = chosen(log_prob_AN, made.move_N)
+    weight_N = WEIGHTS[config.inner.estimator](credit_N, taken_N, made)
+    onehot_AN = made.move_N == like(np.arange(A)[:, None], made.move_N)
+    slope_AN = weight_N * (onehot_AN - exp(log_prob_AN))
+    kept = 2 * _sigmoid(theta["keep"]) if False else (_sigmoid(theta["keep"]) if "keep" in theta else 1.0)
+    raised_AC = sum_by(slope_AN, made.at_N, phi.delta_AC.shape[1])
+    delta_AC = kept * phi.delta_AC + alpha(theta, "cells", config) * raised_AC
+    net = phi.net
+    if config.inner.adapts == "all":
+        slopes = _slopes(net, sum_by(slope_AN, made.row_N, scene.x_UAF.shape[0]), scene)
+        net = {name: value + alpha(theta, name, config) * slopes[name] for name, value in net.items()}
+    return Phi(net, delta_AC, dreams(theta, attempts_left, config))
 
 
-def step_credit(theta: Theta, steps: Steps, scene: Scene, config: Config) -> Tensor:
-    """[N] the credit of every step: its advantage, and, for rule 'learned', what the credit network adds."""
-    if config.inner.rule != "learned":
-        return advantage(steps, scene, config)
-    known_GN = hindsight(steps, scene, config)
-    weight_GH = torch.cat((theta["credit.in"], theta["credit.bias"].unsqueeze(0)))
-    said_N: Tensor = _CreditNetwork.apply(known_GN, weight_GH, theta["credit.out"].squeeze(1))  # type: ignore[no-untyped-call]
-    return known_GN[ADVANTAGE] + CREDIT_SCALE * said_N
+def chosen(log_prob_AN: Array, move_N: Array) -> Array:
+    """[N] of the move that was made."""
+    rows = len(move_N)
+    return log_prob_AN.reshape(-1)[move_N * rows + like(np.arange(rows), log_prob_AN)]
 
 
-class _CreditNetwork(Function):
-    """[N] out_H relu(weight_GH known_GN), a network of one hidden layer at every step.
+def _sigmoid(value: Array) -> Array:
+    return 1 / (1 + exp(-value))
 
-    What autograd would make of it passes over [H, N] three times as often, a tenth of the learner's time.
+
+def _slopes(net: policy.Net, slope_AU: Array, scene: Scene) -> policy.Net:
+    """The gradient of each maze's own network, given that of its scores."""
+    assert scene.member_UM is not None
+    mazes = scene.member_UM.shape[1]
+    hidden_UAH = policy.hidden(net, scene)
+    score_UA1 = slope_AU.T[:, :, None]
+    back_UAH = score_UA1 * policy._spread(net["out"], scene) * (hidden_UAH > 0)
+    each = {
+        "in": scene.x_UAF.swapaxes(1, 2) @ back_UAH,
+        "bias": back_UAH.sum(1),
+        "out": (score_UA1 * hidden_UAH).sum(1),
+    }
+    return {
+        name: (scene.member_UM.T @ value.reshape(len(value), -1)).reshape(mazes, *value.shape[1:])
+        for name, value in each.items()
+    }
+
+
+def log_likelihood(credit_N: Array, taken_N: Array, made: Made) -> Array:
+    """MAML as implemented: w = credit. Its gradient is right; its Hessian lacks the score terms."""
+    return credit_N
+
+
+def low_variance_curvature(credit_N: Array, taken_N: Array, made: Made) -> Array:
+    """LVC: w = credit * pi / stop(pi). Its Hessian lacks the terms across different steps of an attempt."""
+    return credit_N * exp(taken_N - fixed(taken_N)) if is_torch(taken_N) else credit_N
+
+
+def dice(credit_N: Array, taken_N: Array, made: Made) -> Array:
+    """Loaded DiCE: w_t = sum_{u >= t} credit_u box(l_<=u) - sum_{u > t} credit_u box(l_<u), box(x) = exp(x - stop(x)).
+
+    l_<=u is the attempt's log-likelihood up to step u. Unbiased at every order.
     """
+    if not is_torch(taken_N):
+        return credit_N
+    attempts, horizon = int(made.attempt_N.max()) + 1, int(made.time_N.max()) + 1
 
-    @staticmethod
-    def forward(ctx: Any, known_GN: Tensor, weight_GH: Tensor, out_H: Tensor) -> Tensor:
-        hidden_HN = (weight_GH.T @ known_GN).relu_()
-        ctx.save_for_backward(known_GN, hidden_HN, out_H)
-        return out_H @ hidden_HN
+    def padded(value_N: Array) -> Array:
+        return value_N.new_zeros(attempts, horizon).index_put((made.attempt_N, made.time_N), value_N)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope_N: Tensor) -> tuple[None, Tensor, Tensor]:
-        known_GN, hidden_HN, out_H = ctx.saved_tensors
-        return None, ((known_GN * slope_N) @ hidden_HN.sign().T) * out_H, hidden_HN @ slope_N
-
-
-def by_pair(value_N: Tensor, steps: Steps, like_MSA: Tensor) -> Tensor:
-    """[M, S, A] the sum of a value over all steps that made the same move in the same state."""
-    flat = torch.zeros(like_MSA.numel(), dtype=value_N.dtype, device=value_N.device)
-    return flat.index_add(0, steps.pair_N, value_N).view_as(like_MSA)
+    upto_WT = padded(taken_N).cumsum(1)
+    before_WT = upto_WT - padded(taken_N)
+    credit_WT = padded(credit_N)
+    with_WT, without_WT = credit_WT * exp(upto_WT - fixed(upto_WT)), credit_WT * exp(before_WT - fixed(before_WT))
+    later_WT = (with_WT - without_WT).flip(1).cumsum(1).flip(1) + without_WT
+    return later_WT[made.attempt_N, made.time_N]
 
 
-def log_likelihood(log_prob: Tensor, credit_N: Tensor, steps: Steps) -> Tensor:
-    """MAML as implemented: sum credit * log pi. Its gradient is right; its Hessian lacks the score terms."""
-    return (by_pair(credit_N, steps, log_prob) * log_prob).sum()
-
-
-def low_variance_curvature(log_prob: Tensor, credit_N: Tensor, steps: Steps) -> Tensor:
-    """LVC: sum credit * pi / stop(pi). Its Hessian lacks the terms across different steps of an attempt."""
-    return (by_pair(credit_N, steps, log_prob) * torch.exp(log_prob - log_prob.detach())).sum()
-
-
-def dice(log_prob: Tensor, credit_N: Tensor, steps: Steps) -> Tensor:
-    """Loaded DiCE: sum (box(l_<=t) - box(l_<t)) credit_t, box(x) = exp(x - stop(x)), l_<=t the log-likelihood up to t.
-
-    Unbiased at every order. Needs each attempt's own likelihood, so it gathers from the table per step.
-    """
-    log_N = log_prob.flatten().index_select(0, steps.pair_N)
-    horizon = int(steps.length_ME.max())
-    padded = log_N.new_zeros(len(steps.length_ME), horizon).index_put((steps.attempt_N, steps.time_N), log_N)
-    upto_N = padded.cumsum(1)[steps.attempt_N, steps.time_N]
-    before_N = upto_N - log_N
-    return (credit_N * (torch.exp(upto_N - upto_N.detach()) - torch.exp(before_N - before_N.detach()))).sum()
-
-
-SURROGATES = {
+WEIGHTS = {
     "first-order": log_likelihood,
     "maml": log_likelihood,
     "lvc": low_variance_curvature,

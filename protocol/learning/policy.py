@@ -1,86 +1,108 @@
-"""The policy network: pi(a | s) as a pure function of (parameters, table), once per state and never per time-step.
+"""The policy: log pi(a | step), a network of the observation plus fast weights of the cell plus what the robot dreams.
 
-One hidden layer over what the robot senses: logits(s) = W relu(cell + row + column + seen + previous + b) + c. A
-policy that must be evaluated per step (a recurrent one) would replace `log_policy` by a function of the attempts.
+Every move is scored by one and the same network, which sees the observation turned so that this move is ahead: what is
+learned in a corridor that leads down holds in one that leads to the right. It runs once for each distinct observation,
+never once for each step. A policy that must be evaluated step by step (a recurrent one) would replace `log_prob`.
 """
 
-# M mazes, S states, A moves, C cells, B cells seen, H hidden units
+# M mazes, C cells of all mazes, U distinct observations, F features, H hidden units, N steps, A moves, D kinds of dream,
+# G gains
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from protocol.config import Config
-from protocol.world.maze import MOVES, NO_MOVE
-from protocol.world.states import StateTable
+from protocol.learning.arrays import Array, exp, like, log_softmax, relu
+from protocol.world.maze import MOVES
+from protocol.world.senses import Bytes, features, open_moves, turns
+from protocol.world.walk import NO_EXIT, Floats
 
-Params = dict[str, Tensor]
+A = len(MOVES)
+SHUT = -1e4  # the score of a move into a wall that is sensed: its probability is 0 in any precision
+KNOWN, HOPE = range(2)  # kinds of dream: the known way, the hopeful way
+DREAMS, GAINS = 2, NO_EXIT + 1
+
+# [A, 16] the share of each move in each set of moves, of which every bit is a move
+_member_A16 = (np.arange(1 << A) >> np.arange(A)[:, None] & 1).astype(np.float32)
+SHARE_A16: Floats = _member_A16 / np.maximum(_member_A16.sum(axis=0), 1)
+
+Net = dict[str, Array]  # "in" [F, H], "bias" [H], "out" [H]; or of every maze its own, [M, ...]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A StateTable on a device: what the mathematics reads of M mazes. Rows count through all mazes."""
+    """The distinct observations of a batch, as the network reads them."""
 
-    mazes: int  # M
-    states: int  # S
-    cells: int  # C
-    seen_MCB: Tensor  # [M, C, B]
-    cell_MS: Tensor  # [M*S] row of the state's cell among the M*C cells
-    previous_MS: Tensor  # [M*S] row of the state's last move among the M*5 of all mazes
-    next_MSA: Tensor  # [M*S*A] row of the state that follows; M*S for the exit
-    distance_MS: Tensor  # [M*S + 1] steps to the exit; 0 for the exit itself
+    x_UAF: Array  # [U, A, F] features of each observation, turned to each move
+    shut_AU: Array  # [A, U] SHUT where a move leads into a wall that is sensed, else 0
+    member_UM: Array | None  # [U, M] 1 where the observation was made in the maze; None where mazes share a network
 
     @staticmethod
-    def of(table: StateTable, device: torch.device, dtype: torch.dtype = torch.float32) -> Scene:
-        """`table` as tensors on `device`; what is real-valued becomes `dtype`."""
-        mazes, states = table.cell_MS.shape
-        maze_M1 = np.arange(mazes)[:, None]
-        row_MSA = table.next_MSA + maze_M1[:, :, None] * states
-        next_MSA = np.where(table.next_MSA == table.exit_state, mazes * states, row_MSA)
+    def of(feature_UF: Bytes, config: Config, real: Array, maze_U: Array | None = None, mazes: int = 0) -> Scene:
+        """`real`: any array of the kind, device and precision that is wanted. `maze_U`: where each maze has its own."""
+        x_UAF = feature_UF[:, turns(config.policy)].astype(np.float32)
+        shut_UA = np.where(open_moves(feature_UF, config.policy), 0, SHUT).astype(np.float32)
+        member = None if maze_U is None else like((maze_U[:, None] == np.arange(mazes)).astype(np.float32), real)
+        return Scene(like(x_UAF, real), like(np.ascontiguousarray(shut_UA.T), real), member)
 
-        def rows(array: np.typing.NDArray[np.integer]) -> Tensor:
-            return torch.from_numpy(array.astype(np.int64)).flatten().to(device)
 
-        return Scene(
-            mazes=mazes,
-            states=states,
-            cells=table.side**2,
-            seen_MCB=torch.from_numpy(table.seen_MCB).to(device, dtype),
-            cell_MS=rows(table.cell_MS + maze_M1 * table.side**2),
-            previous_MS=rows(table.previous_MS + maze_M1 * (NO_MOVE + 1)),
-            next_MSA=rows(next_MSA),
-            distance_MS=torch.cat(
-                [rows(table.distance_MS), torch.zeros(1, dtype=torch.int64, device=device)]
-            ),
-        )
+@dataclass(frozen=True)
+class Phi:
+    """The policies of M mazes at one moment of their adaptation."""
+
+    net: Net
+    delta_AC: Array  # [A, C] the fast weights
+    dream_DG: Array  # [D, G] how strongly a dream of each kind and gain is followed, in nats
 
 
 def shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """The policy's parameters phi and their shapes."""
-    side, hidden = config.maze.side, config.policy.hidden
-    return {
-        "cell": (side * side, hidden),
-        "row": (side, hidden),
-        "column": (side, hidden),
-        "seen": ((2 * config.policy.radius + 1) ** 2 - 1, hidden),
-        "previous": (NO_MOVE + 1, hidden),
-        "bias": (hidden,),
-        "out": (hidden, len(MOVES)),
-        "out_bias": (len(MOVES),),
-    }
+    """The network's parameters and their shapes."""
+    seen, hidden = features(config.policy), config.policy.hidden
+    return {"in": (seen, hidden), "bias": (hidden,), "out": (hidden,)}
 
 
-def log_policy(phi: Params, scene: Scene) -> Tensor:
-    """[M, S, A] log pi(a | s) in every state, for parameters of each maze's own, each [M, ...]."""
-    place_Mnn = (phi["row"].unsqueeze(2) + phi["column"].unsqueeze(1)).flatten(1, 2)
-    cell_MC = phi["cell"] + place_Mnn + phi["bias"].unsqueeze(1) + scene.seen_MCB @ phi["seen"]
-    hidden = cell_MC.flatten(0, 1).index_select(0, scene.cell_MS)
-    hidden = hidden + phi["previous"].flatten(0, 1).index_select(0, scene.previous_MS)
-    logits = torch.relu(hidden).view(scene.mazes, scene.states, -1) @ phi["out"] + phi["out_bias"].unsqueeze(
-        1
-    )
-    return torch.log_softmax(logits, dim=-1)
+def scores(net: Net, scene: Scene) -> Array:
+    """[A, U] what the network says of each move in each observation."""
+    return (hidden(net, scene) * _spread(net["out"], scene)).sum(-1).T + scene.shut_AU
+
+
+def hidden(net: Net, scene: Scene) -> Array:
+    """[U, A, H] the hidden layer."""
+    if scene.member_UM is None:
+        seen = scene.x_UAF.reshape(-1, scene.x_UAF.shape[-1]) @ net["in"]
+        return relu(seen.reshape(*scene.x_UAF.shape[:2], -1) + net["bias"])
+    return relu(scene.x_UAF @ _own(net["in"], scene.member_UM) + _spread(net["bias"], scene))
+
+
+def _own(value_M: Array, member_UM: Array) -> Array:
+    """[U, ...] for each observation the value of its maze; as a product, whose gradient is one, too."""
+    return (member_UM @ value_M.reshape(len(value_M), -1)).reshape(len(member_UM), *value_M.shape[1:])
+
+
+def _spread(value: Array, scene: Scene) -> Array:
+    """[H], or of each observation's own maze [U, 1, H]."""
+    return value if scene.member_UM is None else _own(value, scene.member_UM)[:, None]
+
+
+def log_prob(score_AN: Array, delta_AN: Array, dream_DG: Array, known_N: Array, hope_N: Array, gain_N: Array) -> Array:
+    """[A, N] log pi of every move at N steps.
+
+    A dream is an imagined step: it is reinforced as a real one would be, by credit * (onehot - pi), on the spot.
+
+    Args:
+      score_AN: what the network says at each step.
+      delta_AN: the fast weights of its cell.
+      dream_DG: as in Phi.
+      known_N, hope_N, gain_N: as in walk.Here.
+    """
+    logit_AN = score_AN + delta_AN
+    if (known_N | hope_N).any():
+        pi_AN = exp(log_softmax(logit_AN))
+        share_A16 = like(SHARE_A16, score_AN)
+        for strength_G, moves_N in ((dream_DG[KNOWN], known_N), (dream_DG[HOPE], hope_N)):
+            strength_N = strength_G[gain_N] * (moves_N > 0)
+            logit_AN = logit_AN + strength_N * (share_A16[:, moves_N] - pi_AN)
+    return log_softmax(logit_AN)

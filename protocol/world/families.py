@@ -9,87 +9,193 @@ import math
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
-from protocol.config import MazeConfig
-from protocol.world.maze import MOVES, UNREACHABLE, Bools, MazeError, Mazes, distance, pad, read_mazes
+from protocol.config import Family, MazeConfig
+from protocol.world.maze import EXIT, FREE, MOVES, TRAP, Bools, Indices, Kinds, MazeError, Mazes, read_mazes
 from protocol.world.maze import held_out as is_held_out
-
-Indices = npt.NDArray[np.intp]
 
 TRIES = 1000  # mazes drawn for each one wanted, after which the family counts as exhausted
 CELLS_AT_ONCE = 1 << 20  # cells of all mazes drawn together; bounds the memory
 EXTRA_DOORS = 0.2  # share of walls between two rooms that get a door anyhow, family 'rooms'
+STRAIGHT = 0.5  # chance that a corridor goes straight on where it can, family 'mouse'
+LOOPS = 0.12  # share of walls between two rooms that are opened anyhow, family 'mouse'
 
 
 def sample(config: MazeConfig, count: int, rng: np.random.Generator, *, held_out: bool) -> Mazes:
-    """`count` solvable mazes of the family, all of the training or all of the held-out side; they may repeat.
+    """`count` solvable mazes, all of the training or all of the held-out side of the split; they may repeat.
 
+    They are of one family and, but for family 'file', of one side: each is drawn from the config's list.
     A pure function of its arguments and, in family 'file', of the file as it was when first read.
     Raises MazeError where the family has no such mazes, or hardly any.
     """
-    if config.family == "file":
-        return _from_file(config, count, rng, held_out)
+    family = config.families[rng.integers(len(config.families))]
+    side = config.sides[rng.integers(len(config.sides))]
+    if family == "file":
+        return _from_file(config.path, count, rng, held_out)
     parts: list[Mazes] = []
     drawn = kept = 0
     while kept < count:
         if drawn >= TRIES * max(count, 10):
             raise MazeError(
-                f"only {kept} of {drawn} mazes of family '{config.family}' and side {config.side} suit as "
+                f"only {kept} of {drawn} mazes of family '{family}' and side {side} suit as "
                 f"{_split(held_out)} mazes, and {count} were wanted; "
-                "change maze.side, maze.min_distance or maze.density"
+                "change maze.side, maze.min_distance, maze.exits, maze.traps or maze.density"
             )
         # As many as the yield so far asks for, and some: a second round costs as much as a larger first one.
         share = (kept + 1) / (drawn + (10 if held_out else 1))
-        size = min(int((count - kept) / share * 1.2) + 4, max(1, CELLS_AT_ONCE // config.side**2))
-        parts.append(_draw(config, size, rng, held_out)[: count - kept])
+        size = min(int((count - kept) / share * 1.2) + 4, max(1, CELLS_AT_ONCE // side**2))
+        parts.append(_draw(config, family, side, size, rng, held_out)[: count - kept])
         drawn, kept = drawn + size, kept + len(parts[-1])
     return Mazes.concatenate(parts)
 
 
-def _draw(config: MazeConfig, count: int, rng: np.random.Generator, held_out: bool) -> Mazes:
+def _draw(config: MazeConfig, family: Family, side: int, count: int, rng: np.random.Generator, held_out: bool) -> Mazes:
     """Those of `count` mazes of a generated family that can be used."""
-    if config.family == "blocks":
-        blocked = _blocks(count, config, rng)
-    elif config.family == "rooms":
-        blocked = _rooms(count, config.side, rng)
+    blocked = _walls_of(config, family, side, count, rng)
+    blocked = blocked[is_held_out(_mazes(blocked.astype(np.uint8))) == held_out]
+    free = ~blocked
+    if config.exit == "random":
+        exit = _some(_reached(free, config.min_distance), config.exits, rng)
     else:
-        blocked = _perfect(count, config.side, rng)
-        if config.family == "braided":
-            _braid(blocked, config.braid, rng)
-    corner = np.zeros(count, np.int32)
-    mazes = Mazes(blocked, start=corner, exit=corner + np.int32(config.side**2 - 1))
-    mazes = mazes[is_held_out(mazes) == held_out]
-    return _with_random_exit(mazes, config.min_distance, rng) if config.exit == "random" else _solvable(mazes)
+        exit = _reached(free) & _exits(config.exit, family, side)
+    solvable_M = exit.any(axis=(1, 2))
+    kind = np.where(exit, np.uint8(EXIT), blocked)[solvable_M]  # a wall is 1, a free cell 0
+    return _mazes(_with_traps(kind, config.traps, rng) if config.traps else kind)
 
 
-def _solvable(mazes: Mazes) -> Mazes:
-    """Those whose exit can be reached."""
-    steps = distance(mazes.blocked, mazes.start)
-    return mazes[steps[np.arange(len(mazes)), mazes.exit] != UNREACHABLE]
+def _walls_of(config: MazeConfig, family: Family, side: int, count: int, rng: np.random.Generator) -> Bools:
+    """[M, n, n] True where there is a wall, in mazes of a generated family."""
+    if family == "blocks":
+        return _blocks(count, side, config.density, config.exit, rng)
+    if family == "rooms":
+        return _rooms(count, side, rng)
+    if family == "mouse":
+        return _mouse(count, side, config.braid, config.exit, rng)
+    blocked = _perfect(_depth_first_trees(count, (side + 1) // 2, rng))
+    if family == "braided":
+        _braid(blocked, config.braid, rng)
+    return blocked
 
 
-def _with_random_exit(mazes: Mazes, min_distance: int, rng: np.random.Generator) -> Mazes:
-    """The exit anew, uniform over the cells `min_distance` steps away or more; mazes without are dropped."""
-    steps = distance(mazes.blocked, mazes.start)
-    maze_N, cell_N = np.nonzero((steps >= min_distance) & (steps != UNREACHABLE))
-    count_M = np.bincount(maze_N, minlength=len(mazes))
-    some_M = count_M > 0
-    count, first = count_M[some_M], (np.cumsum(count_M) - count_M)[some_M]
-    exits = cell_N[first + rng.integers(count)].astype(np.int32)
-    return Mazes(mazes.blocked[some_M], mazes.start[some_M], exits)
+def _mazes(kind: Kinds) -> Mazes:
+    """The mazes of cells [M, n, n]; each starts at (0, 0)."""
+    count, side = kind.shape[:2]
+    return Mazes(np.full((count, 2), side, np.int32), np.zeros(count, np.int32), kind.reshape(-1))
 
 
-def _perfect(count: int, side: int, rng: np.random.Generator) -> Bools:
-    """[M, n, n] rooms at even (row, column), joined by a depth-first tree grown from the start."""
+def _some(cells: Bools, count: int, rng: np.random.Generator) -> Bools:
+    """[M, n, n] `count` of the `cells` of each maze, any as likely as any other; none where there are fewer."""
+    shape_MC = len(cells), math.prod(cells.shape[1:])
+    chance_MC = np.where(cells, rng.random(cells.shape, np.float32), -1).reshape(shape_MC)
+    some_MC = np.zeros(shape_MC, np.bool_)
+    maze_M, enough_M = np.arange(len(cells)), np.ones(len(cells), np.bool_)
+    for _ in range(count):
+        best_M = chance_MC.argmax(axis=1)
+        enough_M &= chance_MC[maze_M, best_M] >= 0
+        some_MC[maze_M, best_M] = True
+        chance_MC[maze_M, best_M] = -1
+    return (some_MC & enough_M[:, None]).reshape(cells.shape)
+
+
+def _exits(exit: str, family: Family, side: int) -> Bools:
+    """[n, n] the cells that are exits, where they can be reached: the far corner, or those in the middle."""
+    exits = np.zeros((side, side), np.bool_)
+    if exit == "corner":
+        exits[-1, -1] = True
+    elif family == "blocks":
+        middle = slice(side // 2 - 1, (side + 1) // 2 + 1)  # two cells of an even side, three of an odd one
+        exits[middle, middle] = True
+    else:
+        low, high = _middle_rooms(side)
+        exits[low : high + 1 : 2, low : high + 1 : 2] = True
+    return exits
+
+
+def _with_traps(kind: Kinds, share: float, rng: np.random.Generator) -> Kinds:
+    """[N, n, n] the mazes with each free cell but the start turned into a trap with chance `share`.
+
+    Those where an exit can no longer be reached are dropped.
+    """
+    trap = (kind == FREE) & (rng.random(kind.shape, np.float32) < share)
+    trap[:, 0, 0] = False
+    kind = np.where(trap, np.uint8(TRAP), kind)
+    lost = (kind == EXIT) & ~_reached((kind == FREE) | (kind == EXIT))
+    solvable_M: Bools = ~lost.any(axis=(1, 2))
+    return kind[solvable_M]
+
+
+def _reached(free: Bools, min_distance: int = 0) -> Bools:
+    """[M, n, n] the cells that can be reached from (0, 0), in `min_distance` steps or more.
+
+    The cells of all mazes are the bits of one number, and a shift moves them all.
+    """
+    count, side = free.shape[:2]
+    width = side + 1  # a wall right of each row and below the last keeps every move inside its maze
+    walled = np.zeros((count, width, width), np.bool_)
+    walled[:, :side, :side] = free
+    start = np.zeros_like(walled)
+    start[:, 0, 0] = True
+    frontier, unreached = (int.from_bytes(np.packbits(cells).tobytes()) for cells in (start, walled & ~start))
+    far = level = 0
+    while frontier:
+        if level >= min_distance:
+            far |= frontier
+        beside = frontier | frontier << width - 1
+        frontier = (beside | beside << width + 1) >> width & unreached  # moved by -width, -1, 1 and width
+        unreached ^= frontier
+        level += 1
+    packed = np.frombuffer(far.to_bytes(-(-walled.size // 8)), np.uint8)
+    bits = np.unpackbits(packed, count=walled.size).astype(np.bool_)
+    return bits.reshape(walled.shape)[:, :side, :side]
+
+
+def _middle_rooms(side: int) -> tuple[int, int]:
+    """The row, and the column, of the first and of the last middle room: two of an even number, one of an odd."""
     rooms = (side + 1) // 2
-    blocked = np.ones((count, side, side), np.bool_)
+    return (rooms - 1) // 2 * 2, rooms // 2 * 2
+
+
+def _perfect(to_MR: Indices) -> Bools:
+    """[M, n, n] rooms at even (row, column), each joined to the room [M, R] next on the way to the root."""
+    count, size = to_MR.shape
+    rooms = math.isqrt(size)
+    blocked = np.ones((count, 2 * rooms - 1, 2 * rooms - 1), np.bool_)
     blocked[:, ::2, ::2] = False
-    to_MR = _depth_first_trees(count, rooms, rng)
-    row_R, column_R = np.divmod(np.arange(rooms**2), rooms)
+    row_R, column_R = np.divmod(np.arange(size), rooms)
     # A room is two cells from the next, so the sum of their room coordinates is the cell between them.
     blocked[np.arange(count)[:, None], row_R + row_R[to_MR], column_R + column_R[to_MR]] = False
     return blocked
+
+
+def _mouse(count: int, side: int, braid: float, exit: str, rng: np.random.Generator) -> Bools:
+    """[M, n, n] like the mazes of micromouse competitions: rooms at even (row, column), long corridors, and loops.
+
+    Where the exits are in the center, they make one open square with a single entrance.
+    """
+    rooms = (side + 1) // 2
+    low, high = _middle_rooms(side)
+    apart = np.zeros((rooms, rooms), np.bool_)
+    if exit == "center":
+        apart[low // 2 : high // 2 + 1, low // 2 : high // 2 + 1] = True
+    blocked = _perfect(_depth_first_trees(count, rooms, rng, straight=STRAIGHT, apart=apart))
+    _braid(blocked, braid, rng)
+    row, column = np.ogrid[:side, :side]
+    blocked &= ~((row + column) % 2 == 1) | (rng.random(blocked.shape, np.float32) >= LOOPS)
+    if exit == "center":
+        _enclose(blocked, low, high, rng)
+    return blocked
+
+
+def _enclose(blocked: Bools, low: int, high: int, rng: np.random.Generator) -> None:
+    """Makes the rooms from row and column `low` to `high` one square with a single entrance, in place."""
+    blocked[:, low - 1 : high + 2, low - 1 : high + 2] = True
+    blocked[:, low : high + 1, low : high + 1] = False
+    blocked[:, low + 1 : high : 2, low + 1 : high : 2] = True  # the post in the middle
+    rows = range(low, high + 1, 2)
+    around = [(row, edge) for row in rows for edge in (low - 1, high + 1)]
+    door_L2 = np.array(around + [(edge, row) for row, edge in around])
+    row_M, column_M = door_L2[rng.integers(len(door_L2), size=len(blocked))].T
+    blocked[np.arange(len(blocked)), row_M, column_M] = False
 
 
 def _braid(blocked: Bools, share: float, rng: np.random.Generator) -> None:
@@ -110,11 +216,11 @@ def _braid(blocked: Bools, share: float, rng: np.random.Generator) -> None:
     blocked[maze_N, row_NA[each_N, move_N], column_NA[each_N, move_N]] = False
 
 
-def _blocks(count: int, config: MazeConfig, rng: np.random.Generator) -> Bools:
+def _blocks(count: int, side: int, density: float, exit: str, rng: np.random.Generator) -> Bools:
     """[M, n, n] each cell blocked with probability `density`, the start and a corner exit never."""
-    blocked = rng.random((count, config.side, config.side), np.float32) < config.density
+    blocked = rng.random((count, side, side), np.float32) < density
     blocked[:, 0, 0] = False
-    if config.exit == "corner":
+    if exit == "corner":
         blocked[:, -1, -1] = False
     return blocked
 
@@ -154,35 +260,41 @@ def _doors(to_MR: Indices, apart: int, rng: np.random.Generator) -> Bools:
     return door_MR.reshape(count, rooms, rooms)
 
 
-def _open_doors(
-    blocked: Bools, door_MRR: Bools, row_ML: Indices, column_ML: Indices, rng: np.random.Generator
-) -> None:
+def _open_doors(blocked: Bools, door_MRR: Bools, row_ML: Indices, column_ML: Indices, rng: np.random.Generator) -> None:
     """Opens a cell of the wall right of each room with a door, in place; the last of a row have none."""
     maze_N, down_N, right_N = np.nonzero(door_MRR[:, :, :-1])
     row_N = rng.integers(row_ML[maze_N, down_N] + 1, row_ML[maze_N, down_N + 1])
     blocked[maze_N, row_N, column_ML[maze_N, right_N + 1]] = False
 
 
-def _depth_first_trees(count: int, rooms: int, rng: np.random.Generator) -> Indices:
+def _depth_first_trees(
+    count: int, rooms: int, rng: np.random.Generator, straight: float = 0.0, apart: Bools | None = None
+) -> Indices:
     """[M, R] trees of a k by k grid, grown depth first from room 0: each room's parent; of room 0, itself.
 
     All mazes grow at once: each goes on to a random neighbour that it has not seen, or back where there is none.
+
+    Args:
+      straight: chance that it goes straight on, where it can, before any neighbour is drawn.
+      apart: [k, k] rooms that stay out of the tree, each its own parent; the others hang together.
     """
     width = rooms + 2  # with a frame of rooms that count as seen
     frame = np.ones((width, width), np.bool_)
-    frame[1:-1, 1:-1] = False
+    frame[1:-1, 1:-1] = False if apart is None else apart
     seen = np.tile(frame.reshape(-1), (count, 1))
     around = np.array([down * width + right for down, right in MOVES])
     maze_M, maze_M1 = np.arange(count), np.arange(count)[:, None]
-    parent = np.zeros((count, width**2), np.intp)
+    parent = np.tile(np.arange(width**2), (count, 1))
     way = np.zeros((count, rooms**2), np.intp)  # the rooms from room 0 to where it is
     depth_M = np.zeros(count, np.intp)
     at_M = way[:, 0] = np.full(count, width + 1)
-    parent[:, width + 1] = width + 1
     seen[:, width + 1] = True
-    for _ in range(2 * rooms**2 - 3):  # every room is entered once, and left once for the one before
+    for _ in range(2 * int((~frame).sum()) - 3):  # every room is entered once, and left once for the one before
         next_MA = at_M[:, None] + around
         chance_MA = rng.random((count, len(MOVES)), np.float32)
+        if straight:
+            ahead_M1 = (at_M - parent[maze_M, at_M])[:, None]
+            chance_MA += (around == ahead_M1) & (rng.random((count, 1), np.float32) < straight)
         chance_MA[seen[maze_M1, next_MA]] = -1
         next_M = next_MA[maze_M, chance_MA.argmax(axis=1)]
         grows_M = ~seen[maze_M, next_M]
@@ -237,30 +349,23 @@ def _arrows(rooms: int) -> Indices:
     return np.array(arrows_R)
 
 
-def _from_file(config: MazeConfig, count: int, rng: np.random.Generator, held_out: bool) -> Mazes:
-    """`count` mazes of the file on the wanted side, drawn with replacement; start and exit as in the file."""
-    training, kept_back = _file(config.path, config.side)
+def _from_file(path: str, count: int, rng: np.random.Generator, held_out: bool) -> Mazes:
+    """`count` mazes of the file on the wanted side of the split, drawn with replacement, as they are in the file."""
+    training, kept_back = _file(path)
     wanted = kept_back if held_out else training
     if not len(wanted):
         total = len(training) + len(kept_back)
         raise MazeError(
-            f"no {_split(held_out)} maze is among the {total} in {config.path}; "
+            f"no {_split(held_out)} maze is among the {total} in {path}; "
             "about one in ten is held out, by a hash of its grid, so add more mazes"
         )
     return wanted[rng.integers(len(wanted), size=count)]
 
 
 @lru_cache(maxsize=4)
-def _file(path: str, side: int) -> tuple[Mazes, Mazes]:
-    """The training and the held-out mazes of a file, padded to `side`."""
-    named = read_mazes(path)
-    largest = max(named, key=lambda one: one.maze.side)
-    if largest.maze.side > side:
-        raise MazeError(
-            f"maze {largest.name} in {path} has side {largest.maze.side}, but maze.side is {side}; "
-            f"set maze.side to {largest.maze.side} or more"
-        )
-    mazes = Mazes.concatenate([pad(one.maze, side) for one in named])
+def _file(path: str) -> tuple[Mazes, Mazes]:
+    """The training and the held-out mazes of a file."""
+    mazes = Mazes.concatenate([one.maze for one in read_mazes(path)])
     kept_back = is_held_out(mazes)
     return mazes[~kept_back], mazes[kept_back]
 

@@ -1,0 +1,70 @@
+"""What numpy arrays and torch tensors do not call by the same name. Actors have no torch; none is imported here."""
+
+# N rows, G groups, A moves
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+Array = Any  # a numpy array or a torch tensor
+
+
+def is_torch(array: Array) -> bool:
+    """Whether it is a tensor: only who has imported torch can have one."""
+    return not isinstance(array, np.ndarray)
+
+
+def like(array: np.ndarray[Any, Any], other: Array) -> Array:
+    """`array` as what `other` is: a numpy array, or a tensor on the same device; real numbers in the same precision."""
+    real = array.dtype.kind == "f"
+    if not is_torch(other):
+        return array.astype(other.dtype, copy=False) if real else array
+    torch = sys.modules["torch"]
+    return torch.as_tensor(array, device=other.device, dtype=other.dtype if real else None)
+
+
+def take(table_AG: Array, row_N: Array) -> Array:
+    """[A, N] the columns `row_N` of a table, with a gradient that is as fast as one of a flat table."""
+    if not is_torch(table_AG):
+        return table_AG[:, row_N]
+    moves, groups = table_AG.shape
+    torch = sys.modules["torch"]
+    first_A1 = torch.arange(0, moves * groups, groups, device=row_N.device)[:, None]
+    return table_AG.flatten().index_select(0, (first_A1 + row_N).flatten()).view(moves, len(row_N))
+
+
+def sum_by(value_AN: Array, group_N: Array, groups: int) -> Array:
+    """[A, G] for each row the sum of its values over each group."""
+    moves = value_AN.shape[0]
+    if not is_torch(value_AN):
+        sums = [np.bincount(group_N, value_N, groups) for value_N in value_AN]
+        return np.stack(sums).astype(value_AN.dtype)
+    torch = sys.modules["torch"]
+    place_AN = torch.arange(0, moves * groups, groups, device=group_N.device)[:, None] + group_N
+    return value_AN.new_zeros(moves * groups).index_add(0, place_AN.flatten(), value_AN.flatten()).view(moves, groups)
+
+
+def exp(array: Array) -> Array:
+    """e^x, element by element."""
+    return array.exp() if is_torch(array) else np.exp(array)
+
+
+def relu(array: Array) -> Array:
+    """max(x, 0), element by element."""
+    return array.relu() if is_torch(array) else np.maximum(array, 0)
+
+
+def log_softmax(logit_AN: Array) -> Array:
+    """[A, N] log of exp(logit) over its sum along the first axis."""
+    if is_torch(logit_AN):
+        return logit_AN.log_softmax(0)
+    shifted = logit_AN - logit_AN.max(axis=0)
+    return shifted - np.log(np.exp(shifted).sum(axis=0))
+
+
+def fixed(array: Array) -> Array:
+    """The same values, through which no gradient flows."""
+    return array.detach() if is_torch(array) else array

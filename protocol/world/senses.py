@@ -1,0 +1,174 @@
+"""What the robot senses and remembers at a step: its observation. There are few distinct ones, and each gets a number.
+
+An observation is: the walls within the radius, the last move, for each of the four directions a mark of its memory, and,
+with a compass, whether the way to the nearest exit leads that way. The marks of this attempt are Trémaux's: how often a
+passage has been used (Lucas, "Récréations mathématiques", 1882). A move into a wall that is sensed or remembered is closed.
+"""
+
+# M mazes, C cells of all mazes, L looks, B cells seen around one, W walkers, U distinct observations, F features, A moves
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from protocol.config import PolicyConfig
+from protocol.world.maze import EXIT, MOVES, NO_MOVE, WALL, Bools, Indices, Ints, Mazes
+
+Keys = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+A = len(MOVES)
+# The mark of a direction: nobody has been there; somebody was, in an earlier attempt; visited in this attempt, through
+# this passage never, once, or more often; a wall that a blind robot has bumped into.
+NEVER, EARLIER, VISITED_0, VISITED_1, VISITED_2, BUMPED = range(6)
+MARKS = 6
+MARK_BITS = 3  # of one direction
+ALL_MARKS = (1 << MARK_BITS * A) - 1
+
+
+def offsets(radius: int) -> list[tuple[int, int]]:
+    """The cells seen around one, as (down, right): B = (2r+1)^2 - 1 of them."""
+    reach = range(-radius, radius + 1)
+    return [(down, right) for down, right in product(reach, reach) if down or right]
+
+
+def features(policy: PolicyConfig) -> int:
+    """F, how many features an observation has."""
+    return len(offsets(policy.radius)) + NO_MOVE + 1 + MARKS * A + A * policy.compass
+
+
+def turns(policy: PolicyConfig) -> Indices:
+    """[A, F] for each move, which feature stands in each place once the robot is turned so that this move is ahead."""
+    seen = offsets(policy.radius)
+    turned = []
+    for move in range(A):
+        around = seen
+        for _ in range(move):
+            around = [(right, -down) for down, right in around]  # up becomes right, right becomes down
+        ways = [(way + move) % A for way in range(A)]
+        rows = [seen.index(there) for there in around]
+        for block in (A + 1, *[A] * MARKS, *[A] * policy.compass):
+            first = len(rows)
+            rows += [first + way for way in ways]
+            rows += [first + A] * (block - A)
+        turned.append(rows)
+    return np.array(turned)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What can be sensed in the cells of some mazes without any memory."""
+
+    mazes: Mazes
+    policy: PolicyConfig
+    look_C: Ints  # [C] the number of what is sensed in each cell
+    looks_LB: Bools  # [L, B] which of the cells around are walls; outside counts as wall
+    compass_LA: Bools  # [L, A] whether the nearest exit lies in each direction; False without a compass
+
+    @staticmethod
+    def of(mazes: Mazes, policy: PolicyConfig) -> Sight:
+        """What a robot with the senses of `policy` would sense in each free cell of `mazes`."""
+        row_C, column_C = mazes.place_C2.T
+        rows_C, columns_C = mazes.shape_M2[mazes.maze_C].T
+        wall_C = mazes.cell_C == WALL
+        here_C = np.arange(mazes.cells)
+        seen = []
+        for down, right in offsets(policy.radius):
+            r, c = row_C + down, column_C + right
+            inside = (r >= 0) & (r < rows_C) & (c >= 0) & (c < columns_C)
+            seen.append(~inside | wall_C[np.where(inside, here_C + down * columns_C + right, here_C)])
+        sensed = [*seen, *(_compass(mazes) if policy.compass else ())]
+        if not sensed:
+            none = np.zeros((1, A), np.bool_)
+            return Sight(mazes, policy, np.zeros(mazes.cells, np.int32), none[:, :0], none)
+        sensed_CX = np.stack(sensed, axis=1)
+        packed = np.packbits(sensed_CX, axis=1)
+        packed[wall_C] = packed[mazes.first_M[0]]  # nobody stands in a wall
+        whole = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}").reshape(-1)
+        code = packed[:, 0] if packed.shape[1] == 1 else whole
+        _, first, look_C = np.unique(code, return_index=True, return_inverse=True)
+        looks = sensed_CX[first]
+        bits = len(seen)
+        compass = looks[:, bits:] if policy.compass else np.zeros((len(looks), A), np.bool_)
+        return Sight(mazes, policy, look_C.astype(np.int32), looks[:, :bits], compass)
+
+    @cached_property
+    def beside_CA(self) -> Indices:
+        """[C, A] the row of the cell on each side, be it free or not; the cell's own at the border."""
+        mazes = self.mazes
+        row_C, column_C = mazes.place_C2.T
+        rows_C, columns_C = mazes.shape_M2[mazes.maze_C].T
+        inside = (row_C > 0, column_C < columns_C - 1, row_C < rows_C - 1, column_C > 0)
+        here_C = np.arange(mazes.cells)
+        steps = [np.where(ok, down * columns_C + right, 0) for ok, (down, right) in zip(inside, MOVES, strict=True)]
+        return here_C[:, None] + np.stack(steps, axis=1)
+
+
+def _compass(mazes: Mazes) -> list[Bools]:
+    """For each move, [C] whether the exit nearest to the cell, as the crow flies, lies in its direction."""
+    place_C2 = mazes.place_C2
+    toward_C2 = np.zeros_like(place_C2)
+    nearest_C = np.full(mazes.cells, np.iinfo(np.int32).max)
+    exit_N = np.flatnonzero(mazes.cell_C == EXIT)
+    for exit_row in exit_N:
+        maze = mazes.maze_C[exit_row]
+        cells = slice(int(mazes.offset_M[maze]), int(mazes.offset_M[maze] + mazes.count_M[maze]))
+        apart = place_C2[exit_row] - place_C2[cells]
+        steps = np.abs(apart).sum(axis=1)
+        nearer = steps < nearest_C[cells]
+        nearest_C[cells] = np.where(nearer, steps, nearest_C[cells])
+        toward_C2[cells] = np.where(nearer[:, None], apart, toward_C2[cells])
+    down_C, right_C = toward_C2.T
+    return [down_C < 0, right_C > 0, down_C > 0, right_C < 0]
+
+
+class Observations:
+    """The distinct observations that were met in some mazes, numbered in the order in which they were met."""
+
+    def __init__(self, sight: Sight) -> None:
+        self._sight = sight
+        self._row = np.zeros(len(sight.looks_LB) * (NO_MOVE + 1) << MARK_BITS * A, np.int32)  # 0: not met so far
+        self._met: list[Keys] = []
+        self.count = 0  # U
+
+    def rows(self, look_W: Ints, last_W: Ints, marks_W: Ints) -> Ints:
+        """[W] the number of each observation: a look, the last move (NO_MOVE: none) and the marks of memory."""
+        key_W = ((look_W * (NO_MOVE + 1) + last_W).astype(np.int64) << MARK_BITS * A) | marks_W
+        row_W = self._row[key_W]
+        if not row_W.all():
+            fresh = np.unique(key_W[row_W == 0])
+            self._row[fresh] = np.arange(self.count + 1, self.count + 1 + len(fresh))
+            self._met.append(fresh)
+            self.count += len(fresh)
+            row_W = self._row[key_W]
+        return row_W - 1
+
+    def features(self, begin: int = 0) -> Bytes:
+        """[U, F] of 0 and 1: the features of the observations from number `begin` on."""
+        key_U = np.concatenate([np.zeros(0, np.int64), *self._met])[begin:]
+        rest_U, marks_U = key_U >> MARK_BITS * A, key_U & ALL_MARKS
+        look_U, last_U = np.divmod(rest_U, NO_MOVE + 1)
+        mark_UA = marks_U[:, None] >> np.arange(0, MARK_BITS * A, MARK_BITS) & (1 << MARK_BITS) - 1
+        blocks = [
+            self._sight.looks_LB[look_U],
+            last_U[:, None] == np.arange(NO_MOVE + 1),
+            (mark_UA[:, None, :] == np.arange(MARKS)[:, None]).reshape(-1, MARKS * A),
+        ]
+        if self._sight.policy.compass:
+            blocks.append(self._sight.compass_LA[look_U])
+        return np.concatenate(blocks, axis=1).astype(np.uint8)
+
+
+def open_moves(feature_UF: Bytes, policy: PolicyConfig) -> Bools:
+    """[U, A] which moves do not lead into a wall that is sensed or remembered."""
+    seen = offsets(policy.radius)
+    walls = np.zeros((len(feature_UF), A), np.bool_)
+    if policy.radius:
+        walls |= feature_UF[:, [seen.index(step) for step in MOVES]] > 0
+    bumped = len(seen) + NO_MOVE + 1 + BUMPED * A
+    return ~(walls | (feature_UF[:, bumped : bumped + A] > 0))

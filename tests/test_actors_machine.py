@@ -1,0 +1,80 @@
+"""A machine for actors alone: torch, safetensors and matplotlib are not installed, and one thread computes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.parties import Place, place
+from tests.test_cli import DEADLINE_S, ENVIRONMENT, assert_refused
+
+__all__ = ["place"]  # a fixture
+
+LEARNERS_OWN = ("torch", "safetensors", "matplotlib")
+
+
+def clew_without(*absent: str) -> list[str]:
+    """`clew` where these packages cannot be imported."""
+    script = f"import sys; sys.modules.update(dict.fromkeys({absent})); from deploy.cli import main; main()"
+    return [sys.executable, "-c", script]
+
+
+def run(*command: object, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        list(map(str, command)),
+        cwd=folder,
+        env=ENVIRONMENT | environment,
+        capture_output=True,
+        text=True,
+        timeout=2 * DEADLINE_S,
+    )
+
+
+@pytest.mark.parametrize("command", ["learner", "train", "bench", "evaluate run"])
+def test_what_only_a_learners_machine_can_do_names_the_remedy_in_one_line(command: str, tmp_path: Path) -> None:
+    result = run(*clew_without(*LEARNERS_OWN), *command.split(), folder=tmp_path)
+    assert_refused(result, r"torch and safetensors not found.*; run pip install 'clew\[learner\]'")
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_need_matplotlib(tmp_path: Path) -> None:
+    result = run(*clew_without("matplotlib"), "evaluate", "run", "--pictures", folder=tmp_path)
+    assert_refused(result, r"matplotlib not found.*; run pip install 'clew\[learner\]'")
+
+
+def test_keys_are_made(tmp_path: Path) -> None:
+    result = run(*clew_without(*LEARNERS_OWN), "keys", "new", folder=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (tmp_path / "keys" / "learner").is_dir()
+
+
+def test_the_doctor_finds_it_fit_for_actors(tmp_path: Path) -> None:
+    result = run(*clew_without(*LEARNERS_OWN), "doctor", folder=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "can run actors, and no learner" in result.stdout
+    assert "FAIL" not in result.stdout
+
+
+def test_an_actor_does_its_part_of_a_run(place: Place) -> None:
+    learner = place.learner()
+    actor = run(*clew_without(*LEARNERS_OWN), "actor", "--connect", place.address, folder=place.folder)
+    assert actor.returncode == 0, actor.stderr
+    learner.ends()
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="one core has one thread anyway")
+def test_one_thread_computes_whatever_the_environment_asks_for(tmp_path: Path) -> None:
+    """numpy starts its threads when it is imported, in every process of clew after `deploy`."""
+
+    def threads(*imported: str) -> int:
+        script = f"import os, {', '.join(imported)}; print(len(os.listdir('/proc/self/task')))"
+        many = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "2")
+        return int(run(sys.executable, "-c", script, folder=tmp_path, **many).stdout)
+
+    assert threads("numpy") == 2
+    assert threads("deploy.cli", "numpy") == 1
+    assert threads("deploy.child", "numpy") == 1
