@@ -1,122 +1,103 @@
-"""What an answer must be before it counts: of the right shape, finite, walked by the rules of its mazes."""
+"""What an answer must be before it counts: of the right shape, finite, and walked by the rules of its mazes.
 
-# L answers, M mazes, n side, E attempts, W all attempts, S states, A moves, N steps of all attempts, K inner steps
+The learner walks every attempt again, with the moves that the actor sent and the same `walk`. What comes of it is all
+that the meta-gradient needs; so an actor cannot lie about what its robots saw.
+"""
+
+# M mazes, E attempts, W = M*E of them, K inner steps, N steps of all attempts, U distinct observations, A moves
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from protocol.config import Config
+from protocol.learning.credit import horizons
 from protocol.wire.messages import Attempts, Rollouts
-from protocol.world.maze import MOVES, UNREACHABLE, Mazes
-from protocol.world.states import StateTable
-
-A = len(MOVES)
+from protocol.world.maze import FREE, MAX_SIDE, MOVES, TRAP, UNREACHABLE, Indices, Ints, Mazes, shortest_M
+from protocol.world.senses import Bytes, Observations, Sight, open_moves
+from protocol.world.walk import Floats, Here, Known, Walk, learned, walk
 
 
 class AdmissionError(Exception):
     """Why rollouts cannot count, in a word."""
 
 
-def admit(answers: Sequence[Rollouts], config: Config) -> list[StateTable | AdmissionError]:
-    """Of each answer the table of its mazes, where it can count, or why it cannot.
+@dataclass(frozen=True)
+class Replay:
+    """The attempts of one lease, walked again."""
 
-    All are checked at once, since that takes little longer than one; where they fail, each half is on its own.
-    """
-    try:
-        return list(_admit(answers, config))
-    except AdmissionError as refused:
-        if len(answers) == 1:
-            return [refused]
-        half = len(answers) // 2
-        return [*admit(answers[:half], config), *admit(answers[half:], config)]
+    mazes: Mazes
+    feature_UF: Bytes  # [U, F] the distinct observations
+    maze_U: Indices | None  # [U] the maze of each, where each maze has a network of its own
+    walks: tuple[Walk, ...]  # K + 1: before each inner step, and after the last
+    knowns: tuple[Known, ...]  # K + 1: what the robots knew before each
 
 
-def _admit(answers: Sequence[Rollouts], config: Config) -> Iterator[StateTable]:
-    """The tables of answers all of which can count; AdmissionError where any cannot."""
+def admit(rollouts: Rollouts, config: Config) -> Replay:
+    """What happened in an answer, where it can count; AdmissionError where it cannot."""
     each = [config.inner.attempts] * config.inner.steps + [config.outer.attempts]
-    if not all(_has_shape(answer, each, config) for answer in answers):
+    mazes, count = rollouts.mazes, config.run.mazes_per_lease
+    if len(mazes) != count or [len(stage.length) for stage in rollouts.stages] != [count * some for some in each]:
         raise AdmissionError("shape")
-    mazes = Mazes.concatenate([answer.mazes for answer in answers])
-    if not _is_solvable(mazes):
+    if not _is_usable(mazes, config):
         raise AdmissionError("maze")
-    table = StateTable.of(mazes, config.policy.radius)
-    if (table.shortest_M == UNREACHABLE).any():
-        raise AdmissionError("maze")
-    count = config.run.mazes_per_lease
-    states_L = table.count_M.reshape(-1, count).max(axis=1).tolist()
-    for answer, states in zip(answers, states_L, strict=True):
-        if any(attempts.log_prob.shape != (count, states, A) for attempts in answer.stages):
+    for stage in rollouts.stages:
+        if int(stage.length.sum(dtype=np.int64)) != len(stage.move) or len(stage.move) != len(stage.log_prob):
             raise AdmissionError("shape")
-    stages = list(zip(*(answer.stages for answer in answers), strict=True))
-    every = [attempts.log_prob.reshape(-1) for stage in stages for attempts in stage]
-    if not np.isfinite(np.concatenate(every)).all():
-        raise AdmissionError("not_finite")
-    if not _is_walked(stages, table, config.run.horizon):
+        if not np.isfinite(stage.log_prob).all():
+            raise AdmissionError("not_finite")
+    return _replay(rollouts, each, config)
+
+
+def _replay(rollouts: Rollouts, each: list[int], config: Config) -> Replay:
+    """Every stage of an answer, walked again."""
+    mazes, horizon_M = rollouts.mazes, horizons(rollouts.mazes, config)
+    sight = Sight.of(mazes, config.policy)
+    met = Observations(sight, by_maze=config.inner.adapts == "all")
+    walks: list[Walk] = []
+    knowns = [Known.nothing(mazes.cells)]
+    for attempts, stage in zip(each, rollouts.stages, strict=True):
+        again = walk(sight, met, knowns[-1], attempts, horizon_M, _Record(stage).choose)
+        if (again.length_W != stage.length).any():
+            raise AdmissionError("steps")
+        walks.append(again)
+        if len(walks) < len(each):
+            knowns.append(learned(sight, knowns[-1], again))
+    feature_UF = met.features()
+    open_UA = open_moves(feature_UF, config.policy)
+    if not all(open_UA[again.row_N, again.move_N].all() for again in walks):
         raise AdmissionError("steps")
-    for first in range(0, len(mazes), count):
-        yield table[first : first + count]
+    return Replay(mazes, feature_UF, met.mazes(), tuple(walks), tuple(knowns))
 
 
-def join(parts: Sequence[Rollouts]) -> tuple[Attempts, ...]:
-    """The stages of one meta-batch, from the leases' answers in their order; padded to the largest maze of all."""
-    stages = zip(*(part.stages for part in parts), strict=True)
-    return tuple(_join_attempts(stage) for stage in stages)
+class _Record:
+    """The moves that an actor sent, for `walk` to make again."""
+
+    def __init__(self, attempts: Attempts) -> None:
+        self._attempts, self._length_W = attempts, attempts.length.astype(np.int64)
+        self._first_W = np.cumsum(self._length_W) - self._length_W
+
+    def choose(self, here: Here) -> tuple[Bytes, Floats]:
+        """[W] the move of each, and the log-probability that the actor says it was drawn with."""
+        if (self._length_W[here.walker_W] <= here.time).any():
+            raise AdmissionError("steps")
+        row_W = self._first_W[here.walker_W] + here.time
+        move_W = self._attempts.move[row_W]
+        if move_W.max() >= len(MOVES):
+            raise AdmissionError("steps")
+        return move_W, self._attempts.log_prob[row_W]
 
 
-def _join_attempts(parts: Sequence[Attempts]) -> Attempts:
-    states = max(part.log_prob.shape[1] for part in parts)
-    pads = [((0, 0), (0, states - part.log_prob.shape[1]), (0, 0)) for part in parts]
-    return Attempts(
-        np.concatenate([part.length for part in parts]),
-        np.concatenate([part.visits for part in parts]),
-        np.concatenate([np.pad(part.log_prob, pad) for part, pad in zip(parts, pads, strict=True)]),
-    )
-
-
-def _has_shape(rollouts: Rollouts, each: list[int], config: Config) -> bool:
-    """Whether all but the number of states, which the mazes decide, is as the config says."""
-    count, side, mazes = config.run.mazes_per_lease, config.maze.side, rollouts.mazes
-    return (
-        mazes.blocked.shape == (count, side, side)
-        and mazes.start.shape == mazes.exit.shape == (count,)
-        and [attempts.length.shape for attempts in rollouts.stages] == [(count, some) for some in each]
-    )
-
-
-def _is_solvable(mazes: Mazes) -> bool:
-    """Whether start and exit are two free cells; that there is a way between them, the table tells."""
-    cells = mazes.side**2
-    ends = np.concatenate((mazes.start, mazes.exit))
-    if ends.min() < 0 or ends.max() >= cells or (mazes.start == mazes.exit).any():
+def _is_usable(mazes: Mazes, config: Config) -> bool:
+    """Whether the mazes are whole, and each has a free start and a way to an exit that is no longer than the horizon."""
+    shape_M2, start_M = mazes.shape_M2, mazes.start_M
+    if shape_M2.shape != (len(mazes), 2) or shape_M2.min() < 1 or shape_M2.max() > MAX_SIDE:
         return False
-    maze_M = np.arange(len(mazes))
-    blocked_MC = mazes.blocked.reshape(-1, cells)
-    return not (blocked_MC[maze_M, mazes.start] | blocked_MC[maze_M, mazes.exit]).any()
-
-
-def _is_walked(stages: Sequence[Sequence[Attempts]], table: StateTable, horizon: int) -> bool:
-    """Whether every attempt begins at the start, goes where its moves lead, and ends at exit or horizon.
-
-    Args:
-      stages: of each stage, the attempts at all mazes of `table`, in parts, in their order.
-    """
-    parts = [attempts for stage in stages for attempts in stage]
-    if any(attempts.length.sum() != len(attempts.visits) for attempts in parts):
+    if int(mazes.count_M.sum()) != mazes.cells or mazes.cell_C.max() > TRAP:
         return False
-    length_W = np.concatenate([attempts.length.reshape(-1) for attempts in parts]).astype(np.int64)
-    visits_N = np.concatenate([attempts.visits for attempts in parts])
-    pairs = table.exit_state * A  # (state, move) pairs of each maze
-    if length_W.min() == 0 or length_W.max() > horizon or visits_N.max() >= pairs:
+    if start_M.min() < 0 or (start_M >= mazes.count_M).any() or (mazes.cell_C[mazes.first_M] != FREE).any():
         return False
-    first_M = np.arange(len(table.count_M)) * pairs
-    first_W = np.concatenate([first_M.repeat(stage[0].length.shape[1]) for stage in stages])
-    next_N = table.next_MSA.reshape(-1).take(first_W.repeat(length_W) + visits_N)
-    last_W = np.cumsum(length_W) - 1
-    if not ((next_N[last_W] == table.exit_state) | (length_W == horizon)).all():
-        return False
-    next_N[last_W] = 0  # the next attempt begins in state 0; so does the first
-    state_N = visits_N // A
-    return bool(state_N[0] == 0 and (next_N[:-1] == state_N[1:]).all())
+    steps_M: Ints = shortest_M(mazes)
+    return bool(((steps_M != UNREACHABLE) & (steps_M <= horizons(mazes, config))).all())

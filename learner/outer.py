@@ -4,30 +4,32 @@ Clipped ratio: arXiv:1707.06347, on the result of adaptation as in ProMP, arXiv:
 arXiv:1506.02438. Exploration term: E-MAML, arXiv:1803.01118.
 """
 
-# M mazes, E attempts, N steps of all attempts, S states, A moves, K inner steps, P parameters, R rows and F features of
-# the baseline's table, G = F + 1
+# M mazes, E attempts, W = M*E of them, N steps of all attempts, U distinct observations, C cells of all mazes, A moves,
+# K inner steps, P parameters, F features of the baseline, G = F + 1, or what hindsight knows
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from learner.admission import Replay
 from protocol.config import Config
-from protocol.learning.credit import Steps, return_to_go
-from protocol.learning.inner import adapt, by_pair, initial_policy, unflatten
-from protocol.learning.policy import Scene, log_policy
-from protocol.wire.messages import Attempts
-from protocol.world.states import StateTable
+from protocol.learning.arrays import take
+from protocol.learning.credit import Steps, hindsight, horizons
+from protocol.learning.inner import Made, adapt, chosen, initial_phi, unflatten
+from protocol.learning.policy import Phi, Scene, log_prob, scores
+from protocol.world.maze import UNREACHABLE, Mazes, shortest_M, to_exit
+from protocol.world.walk import Floats
 
-FEATURES = 8  # F, of the baseline
-TIME_BINS = 32  # of the horizon, for the baseline
-MAX_LOG_RATIO = (
-    3.0  # a move that became 20 times as likely says nothing more; unvisited ones may be far beyond
-)
+FEATURES = 10  # F, of the baseline
+MAX_LOG_RATIO = 3.0  # a move that became 20 times as likely says nothing more
 FIGURES = (
     "objective",
     "gradient_norm",
@@ -43,16 +45,23 @@ FIGURES = (
 class Stage:
     """The attempts of one stage, on the learner's device."""
 
-    steps: Steps
-    behaviour: Tensor  # [M, S, A] log pi of the policy that made them: theta's of `lag` updates ago
-    row_N: Tensor  # [N] of each step in the baseline's table
+    made: Made
+    known_N: Tensor  # [N] these three as in walk.Here
+    hope_N: Tensor
+    gain_N: Tensor
+    behaviour_N: Tensor  # [N] log pi of the moves under the policy that made them: theta's of `lag` updates ago
+    left_N: Tensor  # [N] L - t: steps to the end of the attempt, this one included
+    togo_N: Tensor  # [N] discounted return to go
+    known_NF: Tensor  # [N, F] what the baseline knows
+    length_W: Tensor  # [W] steps taken
+    found_W: Tensor  # [W] 1 where an exit was reached, else 0
+    return_W: Tensor  # [W] discounted return
 
-    @staticmethod
-    def of(attempts: Attempts, scene: Scene, config: Config) -> Stage:
-        """`attempts`, on the device and in the precision of `scene`."""
-        steps = Steps.of(attempts, scene, config.run.discount)
-        behaviour = torch.from_numpy(attempts.log_prob).to(scene.seen_MCB)
-        return Stage(steps, behaviour, baseline_rows(steps, scene, config))
+    def log_prob(self, score_AU: Tensor, phi: Phi) -> Tensor:
+        """[A, N] log pi of every move at every step, under the policies `phi`, whose network says `score_AU`."""
+        score_AN, delta_AN = take(score_AU, self.made.row_N), take(phi.delta_AC, self.made.at_N)
+        result: Tensor = log_prob(score_AN, delta_AN, phi.dream_DG, self.known_N, self.hope_N, self.gain_N)
+        return result
 
 
 @dataclass(frozen=True)
@@ -60,21 +69,83 @@ class Batch:
     """A meta-batch on the learner's device."""
 
     scene: Scene
+    mazes: int  # M
+    cells: int  # C
+    shortest_M: Tensor  # [M] steps on the shortest path
     stages: tuple[Stage, ...]  # K + 1: before each inner step, and after the last
-    known_RF: Tensor  # [R, F] the baseline's table
 
     @staticmethod
     def of(
-        table: StateTable,
-        stages: Sequence[Attempts],
-        config: Config,
-        device: torch.device,
-        dtype: torch.dtype = torch.float32,
+        replays: Sequence[Replay], config: Config, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> Batch:
-        """What the meta-gradient needs of the attempts at the M mazes of `table`."""
-        scene = Scene.of(table, device, dtype)
-        made = tuple(Stage.of(attempts, scene, config) for attempts in stages)
-        return Batch(scene, made, baseline_table(scene, config))
+        """What the meta-gradient needs of the attempts of some leases, in their order."""
+        real = torch.zeros((), device=device, dtype=dtype)
+        sizes = [(len(one.mazes), one.mazes.cells, len(one.feature_UF)) for one in replays]
+        firsts = list(zip(*([0, *accumulate(column)] for column in zip(*sizes, strict=True)), strict=True))
+        each = [_numbers(one, first, config) for one, first in zip(replays, firsts, strict=False)]
+        stages = tuple(_stage(parts, config, real) for parts in zip(*each, strict=True))
+        mazes, cells, _ = firsts[-1]
+        maze_U = None
+        if replays[0].maze_U is not None:
+            maze_U = np.concatenate([one.maze_U + first[0] for one, first in zip(replays, firsts, strict=False)])
+        feature_UF = np.concatenate([one.feature_UF for one in replays])
+        shortest = np.concatenate([shortest_M(one.mazes) for one in replays])
+        return Batch(
+            scene=Scene.of(feature_UF, config, real, maze_U, mazes),
+            mazes=mazes,
+            cells=cells,
+            shortest_M=torch.from_numpy(shortest).to(device),
+            stages=stages,
+        )
+
+
+Numbers = dict[str, npt.NDArray[Any]]
+
+
+def _numbers(replay: Replay, first: tuple[int, ...], config: Config) -> list[Numbers]:
+    """What every stage of a lease says, by field of Made and Stage; its mazes, cells and observations begin at `first`."""
+    first_maze, first_cell, first_row = first
+    mazes, inner = replay.mazes, config.inner
+    horizon_M, distance_C = horizons(mazes, config), to_exit(mazes)
+    numbers = []
+    for stage, (walk, known) in enumerate(zip(replay.walks, replay.knowns, strict=True)):
+        steps = Steps.of(walk, mazes, horizon_M)
+        togo_N = steps.returns_to_go(config.run.discount)
+        told: Numbers = {
+            "at_N": walk.at_N + first_cell,
+            "row_N": walk.row_N + np.int64(first_row),
+            "move_N": walk.move_N.astype(np.int64),
+            "attempt_N": steps.attempt_N + first_maze * steps.attempts,
+            "time_N": steps.time_N.astype(np.int64),
+            "known_N": walk.known_N.astype(np.int64),
+            "hope_N": walk.hope_N.astype(np.int64),
+            "gain_N": walk.gain_N.astype(np.int64),
+            "behaviour_N": walk.log_prob_N,
+            "left_N": steps.left_N.astype(np.int64),
+            "togo_N": togo_N,
+            "known_NF": baseline_features(steps, distance_C, known.way_C, config),
+            "length_W": walk.length_W.astype(np.int64),
+            "found_W": steps.found_W.astype(np.float32),
+            "return_W": steps.returns(config.run.discount),
+        }
+        if stage < inner.steps:
+            way_C = replay.knowns[stage + 1].way_C
+            told["known_GN"] = hindsight(steps, way_C, inner.steps - stage - 1, config)
+        numbers.append(told)
+    return numbers
+
+
+def _stage(parts: Sequence[Numbers], config: Config, real: Tensor) -> Stage:
+    """One stage of all leases."""
+    joined = {}
+    for name in parts[0]:
+        whole = torch.from_numpy(np.concatenate([part[name] for part in parts], axis=int(name == "known_GN")))
+        joined[name] = whole.to(real.device, real.dtype if whole.is_floating_point() else None)
+    fields = ("at_N", "row_N", "move_N", "attempt_N", "time_N")
+    known_GN = joined.pop("known_GN", real)
+    attempts = config.inner.attempts if known_GN is not real else config.outer.attempts
+    made = Made(attempts, *(joined.pop(name) for name in fields), known_GN=known_GN)
+    return Stage(made, **joined)
 
 
 @dataclass(frozen=True)
@@ -91,16 +162,16 @@ class Totals:
     @staticmethod
     def of(batch: Batch, config: Config) -> Totals:
         """Over the mazes of `batch`, be it whole or a share."""
-        scene, device = batch.scene, batch.scene.seen_MCB.device
+        device = batch.shortest_M.device
         return_M, best_M = returns(batch, config)
-        steps = [len(stage.steps.pair_N) for stage in batch.stages]
+        steps = [len(stage.left_N) for stage in batch.stages]
         return Totals(
-            mazes=torch.tensor(scene.mazes, dtype=torch.float64, device=device),
-            shortest=shortest(scene).sum().double(),
+            mazes=torch.tensor(batch.mazes, dtype=torch.float64, device=device),
+            shortest=batch.shortest_M.sum().double(),
             returns=return_M.sum().double(),
             best=best_M.sum().double(),
             steps_K=torch.tensor(steps, dtype=torch.float64, device=device),
-            fit_KFG=torch.stack([normal_equations(stage, batch.known_RF, config) for stage in batch.stages]),
+            fit_KFG=torch.stack([normal_equations(stage) for stage in batch.stages]),
         )
 
     @staticmethod
@@ -130,67 +201,68 @@ def meta_gradient(theta_P: Tensor, batch: Batch, config: Config, totals: Totals 
     theta_P = theta_P.detach().requires_grad_()
     objective = meta_objective(theta_P, batch, config, totals)
     (vector,) = torch.autograd.grad(objective, theta_P)
-    first, last = batch.stages[0].steps, batch.stages[-1].steps
-    share = batch.scene.mazes / totals.mazes.item()
+    first, last = batch.stages[0], batch.stages[-1]
+    share = batch.mazes / totals.mazes.item()
     figures = (
         objective.item(),
         vector.norm().item(),
-        first.found_ME.mean().item() * share,
-        last.found_ME.mean().item() * share,
-        (last.return_ME.mean() - first.return_ME.mean()).item() * share,
+        first.found_W.mean().item() * share,
+        last.found_W.mean().item() * share,
+        (last.return_W.mean() - first.return_W.mean()).item() * share,
         steps_ratio(first, totals),
         steps_ratio(last, totals),
     )
     return Gradient(vector, dict(zip(FIGURES, figures, strict=True)))
 
 
-def steps_ratio(steps: Steps, totals: Totals) -> float:
+def steps_ratio(stage: Stage, totals: Totals) -> float:
     """Steps taken / steps on the shortest path, both summed over all attempts."""
-    return (steps.length_ME.sum() / (totals.shortest.long() * steps.attempts)).item()
+    return (stage.length_W.sum() / (totals.shortest.long() * stage.made.attempts)).item()
 
 
 def meta_objective(theta_P: Tensor, batch: Batch, config: Config, totals: Totals) -> Tensor:
     """A scalar whose gradient at theta is the estimate of d J / d theta, or the part of it that is a share's."""
     theta = unflatten(theta_P, config)
-    phi = initial_policy(theta, batch.scene.mazes)
+    steps = config.inner.steps
+    phi = initial_phi(theta, batch.cells, batch.mazes, steps, config)
     exploration_M = after_adaptation(batch, config, totals) * config.outer.exploration
+    score_AU = scores(phi.net, batch.scene)
     total = theta_P.new_zeros(())
     for k, stage in enumerate(batch.stages):
-        steps = stage.steps
-        log_prob = log_policy(phi, batch.scene)
-        last = k == config.inner.steps
-        credit_N = advantages(stage, fitted_value(stage, batch.known_RF, totals.fit_KFG[k]), config)
+        made, last = stage.made, k == steps
+        if k and config.inner.adapts == "all":
+            score_AU = scores(phi.net, batch.scene)
+        log_prob_AN = stage.log_prob(score_AU, phi)
+        credit_N = advantages(stage, fitted_value(stage, totals.fit_KFG[k]), config)
         if not last:
             # The surrogate is a mean over attempts; what they made possible together is credited to each in full.
             credit_N = config.outer.first_weight * credit_N
-            credit_N = credit_N + steps.attempts * exploration_M.index_select(0, steps.maze_N)
-        counts = int(totals.mazes) * steps.attempts, int(totals.steps_K[k])
-        total = total + surrogate(log_prob, credit_N, stage, config, counts)
+            if config.outer.exploration:
+                maze_N = made.attempt_N // made.attempts
+                credit_N = credit_N + made.attempts * exploration_M.index_select(0, maze_N)
+        counts = int(totals.mazes) * made.attempts, int(totals.steps_K[k])
+        total = total + surrogate(log_prob_AN, credit_N, stage, config, counts)
         if not last:
-            phi = adapt(phi, theta, log_prob, steps, batch.scene, config, graph=True)
+            phi = adapt(phi, theta, log_prob_AN, made, batch.scene, steps - k - 1, config)
     return total
 
 
 def surrogate(
-    log_prob: Tensor, credit_N: Tensor, stage: Stage, config: Config, counts: tuple[int, int] | None = None
+    log_prob_AN: Tensor, credit_N: Tensor, stage: Stage, config: Config, counts: tuple[int, int] | None = None
 ) -> Tensor:
     """Mean over attempts of sum_t credit_t rho_t, rho = pi / behaviour, plain or clipped, plus the entropy bonus.
 
-    Exact on the table: the ratio depends on (s, a) alone, and min(rho A, clip(rho) A) on it and the sign of A.
     `counts`: attempts and steps of the whole batch, where `stage` is a share of it.
     """
-    attempts, steps = counts or (len(stage.steps.length_ME), len(credit_N))
-    ratio = torch.exp((log_prob - stage.behaviour).clamp(max=MAX_LOG_RATIO))
-    if config.outer.objective == "policy-gradient":
-        total = (by_pair(credit_N, stage.steps, ratio) * ratio).sum()
-    else:
-        gain = by_pair(credit_N.clamp(min=0), stage.steps, ratio) * ratio.clamp(max=1 + config.outer.clip)
-        loss = by_pair(credit_N.clamp(max=0), stage.steps, ratio) * ratio.clamp(min=1 - config.outer.clip)
-        total = (gain + loss).sum()
-    total = total / attempts
+    attempts, steps = counts or (len(stage.length_W), len(credit_N))
+    taken_N = chosen(log_prob_AN, stage.made.move_N)
+    ratio_N = torch.exp((taken_N - stage.behaviour_N).clamp(max=MAX_LOG_RATIO))
+    gain_N = credit_N * ratio_N
+    if config.outer.objective == "clipped":
+        gain_N = torch.minimum(gain_N, credit_N * ratio_N.clamp(1 - config.outer.clip, 1 + config.outer.clip))
+    total = gain_N.sum() / attempts
     if config.outer.entropy:
-        visited_MS = by_pair(torch.full_like(credit_N, 1 / steps), stage.steps, ratio).sum(-1)
-        total = total - config.outer.entropy * (visited_MS * (log_prob.exp() * log_prob).sum(-1)).sum()
+        total = total - config.outer.entropy * (log_prob_AN.exp() * log_prob_AN).sum() / steps
     return total
 
 
@@ -203,15 +275,8 @@ def after_adaptation(batch: Batch, config: Config, totals: Totals | None = None)
 
 def returns(batch: Batch, config: Config) -> tuple[Tensor, Tensor]:
     """[M] the mean return of each maze's attempts after adaptation, and [M] the best that there can be."""
-    steps = batch.stages[-1].steps
-    return steps.return_ME.view(-1, steps.attempts).mean(1), config.run.discount ** (
-        shortest(batch.scene) - 1
-    )
-
-
-def shortest(scene: Scene) -> Tensor:
-    """[M] steps on the shortest path."""
-    return scene.distance_MS[:-1].view(scene.mazes, scene.states)[:, 0]
+    last = batch.stages[-1]
+    return last.return_W.view(-1, last.made.attempts).mean(1), config.run.discount ** (batch.shortest_M - 1)
 
 
 def advantages(stage: Stage, value_N: Tensor, config: Config) -> Tensor:
@@ -219,53 +284,45 @@ def advantages(stage: Stage, value_N: Tensor, config: Config) -> Tensor:
 
     delta_t = r_t + gamma V(s_{t+1}, t+1) - V(s_t, t). The factor gamma^t of the exact gradient is left out, as usual.
     """
-    steps = stage.steps
-    goes_on_N = (steps.left_N > 1).to(value_N)
-    reward_N = (1 - goes_on_N) * steps.found_ME.index_select(0, steps.attempt_N)
+    made = stage.made
+    goes_on_N = (stage.left_N > 1).to(value_N)
+    reward_N = (1 - goes_on_N) * stage.found_W.index_select(0, made.attempt_N)
     delta_N = reward_N + config.run.discount * goes_on_N * value_N.roll(-1) - value_N
 
-    attempts, horizon = len(steps.length_ME), int(steps.length_ME.max())
-    row_N = steps.time_N * attempts + steps.attempt_N
+    attempts, horizon = len(stage.length_W), int(stage.length_W.max())
+    row_N = made.time_N * attempts + made.attempt_N
     sum_TW = delta_N.new_zeros(horizon * attempts).index_copy(0, row_N, delta_N).view(horizon, attempts)
     for after, before in pairwise(reversed(sum_TW.unbind())):
         before.add_(after, alpha=config.run.discount * config.outer.gae_lambda)
     return sum_TW.flatten().index_select(0, row_N)
 
 
-def fitted_value(stage: Stage, known_RF: Tensor, fit_FG: Tensor) -> Tensor:
-    """[N] the return to go that a least-squares fit over the batch expects from distance to the exit and time.
+def fitted_value(stage: Stage, fit_FG: Tensor) -> Tensor:
+    """[N] the return to go that a least-squares fit over the batch expects.
 
     The linear baseline of MAML and ProMP (arXiv:1604.06778), which here may know the way: it serves the training
     alone. `fit_FG`: the normal equations over the whole batch, where `stage` is a share of it.
     """
     ridge = 1e-3 * torch.eye(FEATURES, dtype=torch.float64, device=fit_FG.device)
     weight_F = torch.linalg.solve(fit_FG[:, :-1] + ridge, fit_FG[:, -1])
-    value_R: Tensor = known_RF @ weight_F
-    return value_R.to(stage.steps.return_ME.dtype).index_select(0, stage.row_N)
+    return stage.known_NF @ weight_F.to(stage.known_NF.dtype)
 
 
-def normal_equations(stage: Stage, known_RF: Tensor, config: Config) -> Tensor:
+def normal_equations(stage: Stage) -> Tensor:
     """[F, G] float64, what the fit of `fitted_value` solves, its right-hand side in the last column."""
-    togo_N = return_to_go(stage.steps, config.run.discount, config.run.horizon)
-    times_R = torch.bincount(stage.row_N, minlength=len(known_RF)).double()
-    togo_R = torch.zeros_like(times_R).index_add(0, stage.row_N, togo_N.double())
-    return torch.column_stack((known_RF.T @ (times_R[:, None] * known_RF), known_RF.T @ togo_R))
+    known_NF = stage.known_NF
+    return torch.column_stack((known_NF.T @ known_NF, known_NF.T @ stage.togo_N)).double()
 
 
-def baseline_rows(steps: Steps, scene: Scene, config: Config) -> Tensor:
-    """[N] the row of every step in `baseline_table`."""
-    bin_T = torch.arange(config.run.horizon, device=steps.time_N.device) * TIME_BINS // config.run.horizon
-    first_MS = scene.distance_MS * TIME_BINS
-    return first_MS.index_select(0, steps.state_N) + bin_T.index_select(0, steps.time_N)
-
-
-def baseline_table(scene: Scene, config: Config) -> Tensor:
-    """[R, F] float64: the features of each distance to the exit in each of TIME_BINS parts of the horizon."""
-    distances, device = int(scene.distance_MS.max()) + 1, scene.distance_MS.device
-    distance = torch.arange(distances, device=device, dtype=torch.float64).repeat_interleave(TIME_BINS)
-    time = (torch.arange(TIME_BINS, device=device, dtype=torch.float64) / TIME_BINS).repeat(distances)
-    near, far = torch.exp(distance * -0.1), torch.exp(distance * -0.01)
-    in_reach = (distance < config.run.horizon * (1 - time)).double()
-    return torch.stack(
-        (torch.ones_like(time), far, near, time, time**2, far * time, near * time, in_reach), dim=1
-    )
+def baseline_features(steps: Steps, distance_C: npt.NDArray[Any], way_C: npt.NDArray[Any], config: Config) -> Floats:
+    """[N, F] what the baseline knows of each step: time, the true way to the exit, and the way that the robot knows."""
+    at_N, gamma = steps.walk.at_N, config.run.discount
+    far_C, near_C = (np.power(each, distance_C, dtype=np.float32) for each in (gamma, gamma**10))
+    way_C = np.where(way_C == UNREACHABLE, 0, np.power(gamma, np.minimum(way_C, 10_000), dtype=np.float32))
+    far_N, near_N, way_N = far_C[at_N], near_C[at_N], way_C[at_N]
+    horizon_N = steps.horizon_W[steps.attempt_N].astype(np.float32)
+    time_N = steps.time_N / horizon_N
+    in_reach_N = distance_C[at_N] < horizon_N - steps.time_N
+    columns = (np.ones_like(time_N), time_N, time_N**2, far_N, near_N, far_N * time_N, in_reach_N)
+    known = (way_N, way_N > 0, way_N * far_N)
+    return np.stack([column.astype(np.float32) for column in (*columns, *known)], axis=1)

@@ -20,8 +20,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+MAX_SIDE = 127  # cells along one edge of any maze
 Family = Literal["perfect", "braided", "blocks", "rooms", "mouse", "file"]
-Side = Annotated[int, Field(ge=5, le=127)]
+Side = Annotated[int, Field(ge=5, le=MAX_SIDE)]
 
 
 def _one_or_several(value: object, name: str, kind: Any) -> object:
@@ -72,6 +73,11 @@ class MazeConfig(Section):
     def sides(self) -> tuple[int, ...]:
         """The sides that leases draw from, in cells; family 'file' takes no notice of them."""
         return self.side if isinstance(self.side, tuple) else (self.side,)
+
+    @property
+    def most_cells(self) -> int:
+        """The most cells that a maze can have, walls included."""
+        return MAX_SIDE**2 if "file" in self.families else max(self.sides) ** 2
 
     @model_validator(mode="after")
     def _consistent(self) -> MazeConfig:

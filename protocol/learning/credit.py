@@ -68,6 +68,12 @@ class Steps:
         return togo_N
 
 
+def horizons(mazes: Mazes, config: Config) -> Ints:
+    """[M] steps after which an attempt at each maze has failed."""
+    horizon_M: Ints = np.ceil(config.run.horizon_per_cell * mazes.count_M).astype(np.int32)
+    return horizon_M
+
+
 def leave_one_out(return_W: Floats, attempts: int) -> Floats:
     """[W] the advantage of each attempt over the mean return of the others in its maze; R where it is alone."""
     if attempts == 1:

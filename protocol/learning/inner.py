@@ -39,7 +39,7 @@ class Made:
     attempts: int  # E
     at_N: Array  # [N] row of the cell among the C
     row_N: Array  # [N] number of the observation
-    move_N: Array  # [N]
+    move_N: Array  # [N] as an index
     attempt_N: Array  # [N] which of the W attempts
     time_N: Array  # [N] t
     known_GN: Array  # [G, N] what hindsight knows
@@ -104,11 +104,11 @@ def initial_phi(theta: Theta, cells: int, mazes: int, attempts_left: int, config
     """The policies that M mazes start with: one network, no fast weights."""
     net = {name: theta[f"policy.{name}"] for name in policy.shapes(config)}
     if config.inner.adapts == "all":
-        net = {name: value[None] + np_zeros(value, mazes) for name, value in net.items()}
+        net = {name: value[None] + _zeros(value, mazes) for name, value in net.items()}
     return Phi(net, like(np.zeros((A, cells), np.float32), theta["policy.in"]), dreams(theta, attempts_left, config))
 
 
-def np_zeros(value: Array, mazes: int) -> Array:
+def _zeros(value: Array, mazes: int) -> Array:
     """[M, 1, ...] zeros of the kind of `value`, which spread it over M mazes."""
     return like(np.zeros((mazes, *[1] * len(value.shape)), np.float32), value)
 
@@ -160,9 +160,9 @@ def adapt(
     credit_N = credit(theta, made.known_GN) / made.attempts
     taken_N = chosen(log_prob_AN, made.move_N)
     weight_N = WEIGHTS[config.inner.estimator](credit_N, taken_N, made)
-    onehot_AN = made.move_N == like(np.arange(A)[:, None], made.move_N)
+    onehot_AN = like(np.eye(A, dtype=np.float32), log_prob_AN)[:, made.move_N]
     slope_AN = weight_N * (onehot_AN - exp(log_prob_AN))
-    kept = 2 * _sigmoid(theta["keep"]) if False else (_sigmoid(theta["keep"]) if "keep" in theta else 1.0)
+    kept = 1 / (1 + exp(-theta["keep"])) if "keep" in theta else 1.0
     raised_AC = sum_by(slope_AN, made.at_N, phi.delta_AC.shape[1])
     delta_AC = kept * phi.delta_AC + alpha(theta, "cells", config) * raised_AC
     net = phi.net
@@ -178,17 +178,13 @@ def chosen(log_prob_AN: Array, move_N: Array) -> Array:
     return log_prob_AN.reshape(-1)[move_N * rows + like(np.arange(rows), log_prob_AN)]
 
 
-def _sigmoid(value: Array) -> Array:
-    return 1 / (1 + exp(-value))
-
-
 def _slopes(net: policy.Net, slope_AU: Array, scene: Scene) -> policy.Net:
     """The gradient of each maze's own network, given that of its scores."""
     assert scene.member_UM is not None
     mazes = scene.member_UM.shape[1]
     hidden_UAH = policy.hidden(net, scene)
     score_UA1 = slope_AU.T[:, :, None]
-    back_UAH = score_UA1 * policy._spread(net["out"], scene) * (hidden_UAH > 0)
+    back_UAH = score_UA1 * policy.spread(net["out"], scene) * (hidden_UAH > 0)
     each = {
         "in": scene.x_UAF.swapaxes(1, 2) @ back_UAH,
         "bias": back_UAH.sum(1),

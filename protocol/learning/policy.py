@@ -66,7 +66,7 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 def scores(net: Net, scene: Scene) -> Array:
     """[A, U] what the network says of each move in each observation."""
-    return (hidden(net, scene) * _spread(net["out"], scene)).sum(-1).T + scene.shut_AU
+    return (hidden(net, scene) * spread(net["out"], scene)).sum(-1).T + scene.shut_AU
 
 
 def hidden(net: Net, scene: Scene) -> Array:
@@ -74,7 +74,7 @@ def hidden(net: Net, scene: Scene) -> Array:
     if scene.member_UM is None:
         seen = scene.x_UAF.reshape(-1, scene.x_UAF.shape[-1]) @ net["in"]
         return relu(seen.reshape(*scene.x_UAF.shape[:2], -1) + net["bias"])
-    return relu(scene.x_UAF @ _own(net["in"], scene.member_UM) + _spread(net["bias"], scene))
+    return relu(scene.x_UAF @ _own(net["in"], scene.member_UM) + spread(net["bias"], scene))
 
 
 def _own(value_M: Array, member_UM: Array) -> Array:
@@ -82,7 +82,7 @@ def _own(value_M: Array, member_UM: Array) -> Array:
     return (member_UM @ value_M.reshape(len(value_M), -1)).reshape(len(member_UM), *value_M.shape[1:])
 
 
-def _spread(value: Array, scene: Scene) -> Array:
+def spread(value: Array, scene: Scene) -> Array:
     """[H], or of each observation's own maze [U, 1, H]."""
     return value if scene.member_UM is None else _own(value, scene.member_UM)[:, None]
 

@@ -25,7 +25,7 @@ from protocol.world.maze import MOVES, Mazes
 
 Array = npt.NDArray[Any]
 Slot = tuple[str, int]  # dtype and number of dimensions that a place in a message wants
-Dtype = Literal["bool", "uint16", "int32", "float32"]
+Dtype = Literal["uint8", "int32", "float32"]
 Shape = Annotated[tuple[Annotated[int, Field(ge=1, lt=2**31)], ...], Field(min_length=1, max_length=3)]
 Declared = tuple[tuple[Dtype, Shape], ...]
 Header = tuple[str, dict[str, Any], Declared]
@@ -34,8 +34,8 @@ HEADER_BYTES = 65_536
 DTYPES = {name: np.dtype(name).newbyteorder("<") for name in get_args(Dtype)}  # as bytes travel
 NAMES = {np.dtype(name): name for name in DTYPES}  # dtype.name, which is slow to read
 THETA: tuple[Slot, ...] = (("float32", 1),)
-MAZES: tuple[Slot, ...] = (("bool", 3), ("int32", 1), ("int32", 1))
-STAGE: tuple[Slot, ...] = (("uint16", 2), ("uint16", 1), ("float32", 3))
+MAZES: tuple[Slot, ...] = (("int32", 2), ("int32", 1), ("uint8", 1))
+STAGE: tuple[Slot, ...] = (("int32", 1), ("uint8", 1), ("float32", 1))
 
 
 class WireError(Exception):
@@ -55,11 +55,11 @@ class Limits:
     @staticmethod
     def of(config: Config) -> Limits:
         """What the learner of `config` may receive: no honest Rollouts is larger."""
-        mazes, cells = config.run.mazes_per_lease, config.maze.side**2
+        mazes, cells = config.run.mazes_per_lease, config.maze.most_cells
         attempts = max(config.inner.attempts, config.outer.attempts)
-        maze_sizes = [mazes * cells, mazes * 4, mazes * 4]
-        log_prob_bytes = mazes * (cells * len(MOVES) + 1) * len(MOVES) * 4
-        stage_sizes = [mazes * attempts * 2, mazes * attempts * config.run.horizon * 2, log_prob_bytes]
+        steps = mazes * attempts * math.ceil(config.run.horizon_per_cell * cells)
+        maze_sizes = [mazes * 8, mazes * 4, mazes * cells]
+        stage_sizes = [mazes * attempts * 4, steps, steps * 4]
         stages = config.inner.steps + 1
         body_bytes = sum(map(_padded, maze_sizes + stages * stage_sizes))
         return Limits(frame_bytes=max(HEADER_BYTES, body_bytes))
@@ -107,8 +107,8 @@ def _arrays_of(message: Message) -> list[Array]:
             return [message.vector]
         case Rollouts():
             mazes, stages = message.mazes, message.stages
-            parts = [part for stage in stages for part in (stage.length, stage.visits, stage.log_prob)]
-            return [mazes.blocked, mazes.start, mazes.exit, *parts]
+            parts = [part for stage in stages for part in (stage.length, stage.move, stage.log_prob)]
+            return [mazes.shape_M2, mazes.start_M, mazes.cell_C, *parts]
         case _:
             return []
 
@@ -155,8 +155,6 @@ def _arrays_in(body: bytes, declared: Declared) -> list[Array]:
         np.frombuffer(body, DTYPES[dtype], count, begin).reshape(shape)
         for (dtype, shape), count, begin in zip(declared, counts, begins, strict=True)
     ]
-    if any(array.dtype == np.bool_ and array.view(np.uint8).max() > 1 for array in arrays):
-        raise WireError("value")
     return arrays
 
 

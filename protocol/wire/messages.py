@@ -4,7 +4,7 @@ The ranges that stand in a field are checked on receipt. What an array must agre
 rules of the maze) the learner checks in `learner.admission`.
 """
 
-# M mazes of a lease, n side, E attempts, S states (padded), A = 4 moves, K inner steps, P parameters
+# M mazes of a lease, E attempts, N steps, K inner steps, P parameters
 
 from __future__ import annotations
 
@@ -41,13 +41,11 @@ CONTRACT = (
 
 @dataclass(frozen=True)
 class Attempts:
-    """What happened in one stage of a lease: E attempts at each of its M mazes under one policy per maze."""
+    """What was done in one stage of a lease: E attempts at each of its M mazes under one policy per maze."""
 
-    length: npt.NDArray[np.uint16]  # [M, E] steps taken: until the exit, or the horizon without it
-    visits: npt.NDArray[
-        np.uint16
-    ]  # [N] state * A + move of all N = sum(length) steps, by maze, attempt, time
-    log_prob: npt.NDArray[np.float32]  # [M, S, A] log pi(a | s) of the policy that made them; padding is void
+    length: npt.NDArray[np.int32]  # [M * E] steps taken: until an exit or a trap, or the horizon without them
+    move: npt.NDArray[np.uint8]  # [N] the moves of all N = sum(length) steps, by maze, attempt, time
+    log_prob: npt.NDArray[np.float32]  # [N] the log-probability that each was drawn with
 
 
 @dataclass(frozen=True)

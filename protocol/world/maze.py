@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from protocol.config import ClewError
+from protocol.config import MAX_SIDE, ClewError
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int32]
@@ -28,7 +28,7 @@ FREE, WALL, EXIT, TRAP = range(4)  # what a cell is
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left as (row, column); A = 4
 NO_MOVE = 4  # the "previous move" of the start
 UNREACHABLE = np.iinfo(np.int32).max  # the distance where there is no way
-MAX_SIDE = 127
+
 
 CHARACTERS = ".#EH"  # how a cell of each kind is written
 KINDS = {"#": WALL, ".": FREE, " ": FREE, "F": FREE, "S": FREE, "E": EXIT, "G": EXIT, "H": TRAP}

@@ -10,7 +10,7 @@ passage has been used (Lucas, "Récréations mathématiques", 1882). A move into
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 
 import numpy as np
@@ -31,6 +31,7 @@ MARK_BITS = 3  # of one direction
 ALL_MARKS = (1 << MARK_BITS * A) - 1
 
 
+@lru_cache
 def offsets(radius: int) -> list[tuple[int, int]]:
     """The cells seen around one, as (down, right): B = (2r+1)^2 - 1 of them."""
     reach = range(-radius, radius + 1)
@@ -42,6 +43,7 @@ def features(policy: PolicyConfig) -> int:
     return len(offsets(policy.radius)) + NO_MOVE + 1 + MARKS * A + A * policy.compass
 
 
+@lru_cache
 def turns(policy: PolicyConfig) -> Indices:
     """[A, F] for each move, which feature stands in each place once the robot is turned so that this move is ahead."""
     seen = offsets(policy.radius)
@@ -66,7 +68,7 @@ class Sight:
 
     mazes: Mazes
     policy: PolicyConfig
-    look_C: Ints  # [C] the number of what is sensed in each cell
+    look_C: Keys  # [C] the number of what is sensed in each cell
     looks_LB: Bools  # [L, B] which of the cells around are walls; outside counts as wall
     compass_LA: Bools  # [L, A] whether the nearest exit lies in each direction; False without a compass
 
@@ -85,7 +87,7 @@ class Sight:
         sensed = [*seen, *(_compass(mazes) if policy.compass else ())]
         if not sensed:
             none = np.zeros((1, A), np.bool_)
-            return Sight(mazes, policy, np.zeros(mazes.cells, np.int32), none[:, :0], none)
+            return Sight(mazes, policy, np.zeros(mazes.cells, np.int64), none[:, :0], none)
         sensed_CX = np.stack(sensed, axis=1)
         packed = np.packbits(sensed_CX, axis=1)
         packed[wall_C] = packed[mazes.first_M[0]]  # nobody stands in a wall
@@ -95,7 +97,7 @@ class Sight:
         looks = sensed_CX[first]
         bits = len(seen)
         compass = looks[:, bits:] if policy.compass else np.zeros((len(looks), A), np.bool_)
-        return Sight(mazes, policy, look_C.astype(np.int32), looks[:, :bits], compass)
+        return Sight(mazes, policy, look_C.astype(np.int64), looks[:, :bits], compass)
 
     @cached_property
     def beside_CA(self) -> Indices:
@@ -130,15 +132,19 @@ def _compass(mazes: Mazes) -> list[Bools]:
 class Observations:
     """The distinct observations that were met in some mazes, numbered in the order in which they were met."""
 
-    def __init__(self, sight: Sight) -> None:
-        self._sight = sight
-        self._row = np.zeros(len(sight.looks_LB) * (NO_MOVE + 1) << MARK_BITS * A, np.int32)  # 0: not met so far
+    def __init__(self, sight: Sight, by_maze: bool = False) -> None:
+        """`by_maze`: whether what is alike in two mazes gets two numbers, since each maze has a network of its own."""
+        self._sight, self._by_maze = sight, by_maze
+        looks = len(sight.looks_LB)
+        self._look_C = sight.look_C + looks * sight.mazes.maze_C * by_maze
+        size = looks * (len(sight.mazes) if by_maze else 1) * (NO_MOVE + 1) << MARK_BITS * A
+        self._row = np.zeros(size, np.int32)  # 0: not met so far
         self._met: list[Keys] = []
         self.count = 0  # U
 
-    def rows(self, look_W: Ints, last_W: Ints, marks_W: Ints) -> Ints:
-        """[W] the number of each observation: a look, the last move (NO_MOVE: none) and the marks of memory."""
-        key_W = ((look_W * (NO_MOVE + 1) + last_W).astype(np.int64) << MARK_BITS * A) | marks_W
+    def rows(self, at_W: Indices, last_W: Ints, marks_W: Ints) -> Ints:
+        """[W] the number of each observation: in a cell, with a last move (NO_MOVE: none) and the marks of memory."""
+        key_W = ((self._look_C[at_W] * (NO_MOVE + 1) + last_W) << MARK_BITS * A) | marks_W
         row_W = self._row[key_W]
         if not row_W.all():
             fresh = np.unique(key_W[row_W == 0])
@@ -150,9 +156,9 @@ class Observations:
 
     def features(self, begin: int = 0) -> Bytes:
         """[U, F] of 0 and 1: the features of the observations from number `begin` on."""
-        key_U = np.concatenate([np.zeros(0, np.int64), *self._met])[begin:]
-        rest_U, marks_U = key_U >> MARK_BITS * A, key_U & ALL_MARKS
-        look_U, last_U = np.divmod(rest_U, NO_MOVE + 1)
+        key_U = self._keys(begin)
+        marks_U, (look_U, last_U) = key_U & ALL_MARKS, np.divmod(key_U >> MARK_BITS * A, NO_MOVE + 1)
+        look_U = look_U % len(self._sight.looks_LB)
         mark_UA = marks_U[:, None] >> np.arange(0, MARK_BITS * A, MARK_BITS) & (1 << MARK_BITS) - 1
         blocks = [
             self._sight.looks_LB[look_U],
@@ -162,6 +168,17 @@ class Observations:
         if self._sight.policy.compass:
             blocks.append(self._sight.compass_LA[look_U])
         return np.concatenate(blocks, axis=1).astype(np.uint8)
+
+
+    def mazes(self, begin: int = 0) -> Indices | None:
+        """[U] the maze of each observation from number `begin` on; None where mazes share them."""
+        if not self._by_maze:
+            return None
+        maze_U: Indices = (self._keys(begin) >> MARK_BITS * A) // ((NO_MOVE + 1) * len(self._sight.looks_LB))
+        return maze_U
+
+    def _keys(self, begin: int) -> Keys:
+        return np.concatenate([np.zeros(0, np.int64), *self._met])[begin:]
 
 
 def open_moves(feature_UF: Bytes, policy: PolicyConfig) -> Bools:

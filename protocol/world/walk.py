@@ -42,6 +42,19 @@ NO_EXIT = NO_WAY + 1  # the gain while no exit is known, and the hopeful way lea
 
 
 @dataclass(frozen=True)
+class Known:
+    """What the robots know of their mazes: all of it follows from the cells that they have stood in."""
+
+    visited_C: Kinds  # [C] ways.VISITED where one has stood, and a bit for each move that was a bump, if it is blind
+    way_C: Ints  # [C] steps to the nearest exit that was reached, through visited cells; UNREACHABLE without
+
+    @staticmethod
+    def nothing(cells: int) -> Known:
+        """Before the first attempt."""
+        return Known(np.zeros(cells, np.uint8), np.full(cells, UNREACHABLE, np.int32))
+
+
+@dataclass(frozen=True)
 class Here:
     """What the walkers that are still on their way have before them at one step."""
 
@@ -75,7 +88,7 @@ class Walk:
 def walk(
     sight: Sight,
     met: Observations,
-    known_C: Kinds,
+    known: Known,
     attempts: int,
     horizon_M: Ints,
     choose: Choose,
@@ -84,13 +97,13 @@ def walk(
 
     Args:
       met: numbers the observations; what is new is added to it.
-      known_C: [C] what is known of each cell from earlier attempts: ways.VISITED, and a bit for each bump.
+      known: what is known from earlier attempts.
       horizon_M: [M] steps after which an attempt at each maze ends.
       choose: the policy, or a record of moves.
     """
     mazes, ahead_CA = sight.mazes, sight.mazes.ahead_CA
     kind_C = mazes.cell_C
-    memory = _Memory(sight, known_C, attempts)
+    memory = _Memory(sight, known, attempts)
     walker_W = np.arange(len(mazes) * attempts)
     at_W = np.repeat(mazes.first_M, attempts)
     horizon_W = np.repeat(horizon_M, attempts)
@@ -100,7 +113,7 @@ def walk(
     told: list[tuple[Indices, ...]] = []
     most = int(horizon_W.max())
     for time in range(most):
-        row_W = met.rows(sight.look_C[at_W], last_W, memory.marks(walker_W, at_W))
+        row_W = met.rows(at_W, last_W, memory.marks(walker_W, at_W))
         here = Here(time, walker_W, at_W, row_W, *memory.dream(walker_W, at_W))
         move_W, log_prob_W = choose(here)
         told.append((walker_W, at_W, row_W, here.known_W, here.hope_W, here.gain_W, move_W, log_prob_W))
@@ -120,15 +133,20 @@ def walk(
     return _in_order(told, length_W, end_W)
 
 
-def learned(sight: Sight, known_C: Kinds, walk: Walk) -> Kinds:
-    """[C] what is known of each cell after `walk`, in addition to `known_C`."""
-    known_C = known_C.copy()
-    known_C[walk.at_N] |= ways.VISITED
-    known_C[walk.end_W] |= ways.VISITED
+def learned(sight: Sight, known: Known, walk: Walk) -> Known:
+    """What is known after `walk`, which was made with `known`."""
+    mazes, visited_C = sight.mazes, known.visited_C.copy()
+    visited_C[walk.at_N] |= ways.VISITED
+    visited_C[walk.end_W] |= ways.VISITED
     if not sight.policy.radius:
-        bumped = sight.mazes.ahead_CA[walk.at_N, walk.move_N] == walk.at_N
-        np.bitwise_or.at(known_C, walk.at_N[bumped], (1 << walk.move_N[bumped]).astype(np.uint8))
-    return known_C
+        bumped = mazes.ahead_CA[walk.at_N, walk.move_N] == walk.at_N
+        np.bitwise_or.at(visited_C, walk.at_N[bumped], (1 << walk.move_N[bumped]).astype(np.uint8))
+    way_C = np.empty(mazes.cells, np.int32)
+    for group, (rows, columns) in ways.by_shape(mazes.shape_M2):
+        cells = mazes.cells_of(group)
+        grid = (len(group), rows, columns)
+        way_C[cells] = ways.known_way(mazes.cell_C[cells].reshape(grid), visited_C[cells].reshape(grid)).reshape(-1)
+    return Known(visited_C, way_C)
 
 
 def _in_order(told: list[tuple[Indices, ...]], length_W: Ints, end_W: Indices) -> Walk:
@@ -146,7 +164,7 @@ def _in_order(told: list[tuple[Indices, ...]], length_W: Ints, end_W: Indices) -
 class _Memory:
     """What every walker remembers, cell by cell, and the ways that it dreams of."""
 
-    def __init__(self, sight: Sight, known_C: Kinds, attempts: int) -> None:
+    def __init__(self, sight: Sight, known: Known, attempts: int) -> None:
         mazes = sight.mazes
         count_W, maze_W = np.repeat(mazes.count_M, attempts), np.repeat(np.arange(len(mazes)), attempts)
         self._sight, self._ahead_AC = sight, np.ascontiguousarray(mazes.ahead_CA.T)
@@ -156,18 +174,17 @@ class _Memory:
         self._base_W = np.cumsum(count_W) - count_W  # row of each walker's first cell among the K
         self._shift_W = self._base_W - mazes.offset_M[maze_W]  # from a cell's row among the C to that among the K
         self._cell_K = mazes.cells_of(maze_W)  # row of each among the C
-        self._state_K = self._marked(known_C)[self._cell_K]
+        self._state_K = self._marked(known.visited_C)[self._cell_K]
         if self._dreams:
             self._shape_W2 = mazes.shape_M2[maze_W]
             self._beside_AC = np.ascontiguousarray(sight.beside_CA.T)
-            self._known_K = known_C[self._cell_K]
-            self._way_K = np.full(len(self._cell_K), UNREACHABLE, np.int32)
-            self._hope_K = self._way_K.copy()
+            self._visited_K, self._way_K = known.visited_C[self._cell_K], known.way_C[self._cell_K]
+            self._hope_K = np.full(len(self._cell_K), UNREACHABLE, np.int32)
             self._stale_W = np.ones(len(maze_W), np.bool_)  # whether an explorer has been somewhere new since it dreamt
-            goal_C = (mazes.cell_C == EXIT) & (((known_C & ways.VISITED) != 0) | sight.policy.compass)
+            goal_C = (mazes.cell_C == EXIT) & (((known.visited_C & ways.VISITED) != 0) | sight.policy.compass)
             goal_M = np.bincount(mazes.maze_C[goal_C], minlength=len(mazes)) > 0
             self._goal_W = goal_M[maze_W]  # whether it knows an exit
-            self._plan(np.flatnonzero(self._goal_W), first=True)
+            self._plan(np.flatnonzero(self._goal_W))
 
     def marks(self, walker_W: Indices, at_W: Indices) -> Ints:
         """[W] the marks of the four directions, MARK_BITS each."""
@@ -246,33 +263,31 @@ class _Memory:
         along_AW &= lost_W | (goal_W & (gain_W > 0))
         return _set(known_AW), _set(along_AW), gain_W.astype(np.uint8)
 
-    def _plan(self, walkers: Indices, first: bool = False) -> None:
+    def _plan(self, walkers: Indices) -> None:
         """Dreams anew of the ways of some walkers, from all that each knows by now."""
         policy, kind_C = self._sight.policy, self._sight.mazes.cell_C
         for group, (rows, columns) in ways.by_shape(self._shape_W2[walkers]):
             cells = self._base_W[walkers[group], None] + np.arange(rows * columns)
             grid = (len(group), rows, columns)
             state = self._state_K[cells]
-            known = self._known_K[cells] | np.where(state & NOW, ways.VISITED, 0).astype(np.uint8)
+            known = self._visited_K[cells] | np.where(state & NOW, ways.VISITED, 0).astype(np.uint8)
             if not policy.radius:
                 for move in range(A):
                     known |= ((state >> MARK_BITS * move & MARK) == BUMPED).astype(np.uint8) << move
             kind, known = kind_C[self._cell_K[cells]].reshape(grid), known.reshape(grid)
             hope = ways.hopeful_way(kind, known, policy.radius, policy.compass)
             self._hope_K[cells] = hope.reshape(cells.shape)
-            if first:
-                self._way_K[cells] = ways.known_way(kind, known).reshape(cells.shape)
         self._stale_W[walkers] = False
 
-    def _marked(self, known_C: Kinds) -> Ints:
+    def _marked(self, visited_C: Kinds) -> Ints:
         """[C] what a walker remembers of each cell as its attempt begins."""
-        visited_C = (known_C & ways.VISITED) != 0
-        state_C = np.where(visited_C, BEFORE, 0).astype(np.int32)
-        here_C = np.arange(len(known_C))
+        been_C = (visited_C & ways.VISITED) != 0
+        state_C = np.where(been_C, BEFORE, 0).astype(np.int32)
+        here_C = np.arange(len(visited_C))
         for move in range(A):
             there_C = self._ahead_AC[move]
-            state_C |= np.where(visited_C[there_C] & (there_C != here_C), EARLIER << MARK_BITS * move, 0)
-            state_C |= np.where(known_C >> move & 1, BUMPED << MARK_BITS * move, 0)
+            state_C |= np.where(been_C[there_C] & (there_C != here_C), EARLIER << MARK_BITS * move, 0)
+            state_C |= np.where(visited_C >> move & 1, BUMPED << MARK_BITS * move, 0)
         return state_C
 
 
