@@ -11,8 +11,6 @@ from collections import deque
 from contextlib import suppress
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from actors.metrics import ActorMetrics
 from actors.rollout import collect
@@ -20,7 +18,8 @@ from protocol.config import ClewError, Config
 from protocol.wire.frames import ACTOR_LIMITS, WireError, decode, encode
 from protocol.wire.keys import ActorKeys
 from protocol.wire.links import ActorLinks
-from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Lease, Message, Rollouts, Theta, Welcome
+from protocol.wire.messages import CONTRACT, Attempts, Bye, Fetch, Hello, Lease, Message, Rollouts, Theta, Welcome
+from protocol.world.walk import Floats
 
 CAPACITY = 2  # leases held: one in work, one so that there is no waiting for the next
 POLL_S = 0.05  # the longest wait for a message
@@ -55,7 +54,7 @@ class Actor:
         self._session = ""
         self._config: Config | None = None
         self._leases: deque[Lease] = deque()
-        self._thetas: dict[int, npt.NDArray[np.float32]] = {}  # [P] by version, the newest few
+        self._thetas: dict[int, Floats] = {}  # [P] by version, the newest few
         self._wanted, self._fetch_due = -1, 0.0
 
     def run(self) -> None:
@@ -167,19 +166,18 @@ class Actor:
         self._working = True  # from here on a signal interrupts
         if self.should_exit:
             return
-        mazes, stages, seconds = collect(self._thetas[lease.version], lease.seed, config)
+        rollouts = work_on(lease, self._thetas[lease.version], config)
         self._working = False
-        answer = Rollouts(lease.batch, lease.chunk, lease.issue, lease.version, seconds, mazes, stages)
-        self._links.send(encode(answer))  # where there is no learner any more, nobody needs it
-        self._count(answer)
+        self._links.send(encode(rollouts))  # where there is no learner any more, nobody needs it
+        self._count(rollouts)
 
-    def _count(self, answer: Rollouts) -> None:
+    def _count(self, rollouts: Rollouts) -> None:
         """For Prometheus."""
         self.metrics.leases.inc()
-        self.metrics.mazes.inc(len(answer.mazes))
-        self.metrics.attempts.inc(sum(stage.length.size for stage in answer.stages))
-        self.metrics.steps.inc(sum(len(stage.visits) for stage in answer.stages))
-        for phase, seconds in answer.seconds.items():
+        self.metrics.mazes.inc(len(rollouts.mazes))
+        self.metrics.attempts.inc(sum(stage.length.size for stage in rollouts.stages))
+        self.metrics.steps.inc(sum(len(stage.move) for stage in rollouts.stages))
+        for phase, seconds in rollouts.seconds.items():
             self.metrics.observe(phase, seconds)
 
     def _wire_bytes(self) -> dict[str, int]:
@@ -194,9 +192,15 @@ class Actor:
             self._fetch_due = now + FETCH_S
 
 
+def work_on(lease: Lease, theta_P: Floats, config: Config) -> Rollouts:
+    """What a lease asks for: a pure function, but for the seconds that it took."""
+    mazes, walks, seconds = collect(theta_P, lease.seed, config)
+    stages = tuple(Attempts(walk.length_W.astype(np.int32), walk.move_N, walk.log_prob_N) for walk in walks)
+    return Rollouts(lease.batch, lease.chunk, lease.issue, lease.version, seconds, mazes, stages)
+
+
 def live(actor: Actor) -> None:
     """An actor's life, until the run is over, SIGINT or SIGTERM."""
-    torch.set_num_threads(1)  # one actor, one core; and the last bit of theta depends on it
     signal.signal(signal.SIGINT, actor.stop)
     signal.signal(signal.SIGTERM, actor.stop)
     actor.run()

@@ -14,18 +14,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from learner.admission import admit
+from learner.admission import AdmissionError, Replay, admit
 from learner.ascent import Floats
 from learner.schedule import Actor, Schedule
 from protocol.config import ClewError, Config
 from protocol.wire.frames import Limits, WireError, decode, encode
 from protocol.wire.links import LearnerLinks, Received
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Ping, Rollouts, Theta, Welcome
-from protocol.world.states import StateTable
 
 POLL_S = 0.1  # the longest wait for a message
 MESSAGES_PER_STEP = 1_000  # heard before deadlines are looked at again
-MAZES_AT_ONCE = 320  # that are checked together; more gain nothing, measured
 PING_S = 0.2  # between two pings to those whom the next update waits for, while the wait is short
 LONGEST_PING_S = 5.0  # the same, while it is long: whoever works for minutes must not be buried in pings
 IDLE_PING_S = 1.0  # between two pings to those who hold nothing
@@ -47,7 +45,7 @@ class MetaBatch:
     """Everything that an update is made of, in order of the leases."""
 
     parts: Sequence[Rollouts]
-    tables: Sequence[StateTable]  # of the mazes of each part
+    replays: Sequence[Replay]  # of each part, walked again
 
 
 class Clerk:
@@ -70,11 +68,7 @@ class Clerk:
         self._limits = Limits.of(config)
         self._run = run
         self._session = secrets.token_hex(8)
-        self._unchecked: list[tuple[Actor, Rollouts]] = []  # answers that may count, in order
-        self._at_once = max(
-            1, MAZES_AT_ONCE // config.run.mazes_per_lease
-        )  # answers that are checked together
-        self._tables: dict[int, StateTable] = {}  # of the mazes of answers that count, by issue
+        self._replays: dict[int, Replay] = {}  # of the rollouts that count, by issue
         self._sent_away: deque[Actor] = deque(
             maxlen=SENT_AWAY
         )  # asked to start over, and perhaps not back yet
@@ -181,7 +175,7 @@ class Clerk:
             self._computing, self._updated_at = False, time.monotonic()
         if not self._computing and self._has_news:
             parts = self.schedule.answers
-            self._batches.put(MetaBatch(parts, [self._tables.pop(part.issue) for part in parts]))
+            self._batches.put(MetaBatch(parts, [self._replays.pop(part.issue) for part in parts]))
             self._computing = True
 
     @property
@@ -203,9 +197,6 @@ class Clerk:
             if self._has_news:
                 break
             timeout_s = 0.0
-        if self._unchecked:
-            with self._decoding():
-                self._check()
 
     @contextmanager
     def _decoding(self) -> Iterator[None]:
@@ -224,11 +215,9 @@ class Clerk:
             if error.reason == "contract":
                 self._links.send(actor, ANOTHER_VERSION)
             return
-        if isinstance(message, Rollouts):
-            self._take(actor, message)
-            return
-        self._check()  # what came first counts first
         match message:
+            case Rollouts():
+                self._take(actor, message)
             case Hello():
                 self._meet(actor, message, received.host)
             case Fetch():
@@ -256,34 +245,22 @@ class Clerk:
         return Welcome(self._run, self._session, config, port, self.schedule.version, time.time())
 
     def _take(self, actor: Actor, rollouts: Rollouts) -> None:
-        """Only what a lease asked for is worth a closer look, and that together with all others that wait for one."""
-        if self.schedule.refusal(actor, rollouts):
-            self._file(actor, rollouts)
-            return
-        self._unchecked.append((actor, rollouts))
-        if len(self._unchecked) >= min(self._at_once, self.schedule.missing or self._at_once):
-            self._check()
-
-    def _check(self) -> None:
-        """Takes a closer look at what came."""
-        unchecked, self._unchecked = self._unchecked, []
-        verdicts = admit([rollouts for _, rollouts in unchecked], self._config) if unchecked else []
-        for (actor, rollouts), verdict in zip(unchecked, verdicts, strict=True):
-            if isinstance(verdict, StateTable):
-                self._file(actor, rollouts, verdict)
-            else:
-                self._dismiss(actor, str(verdict))
-                self._watch_for_divergence(str(verdict))
-
-    def _file(self, actor: Actor, rollouts: Rollouts, table: StateTable | None = None) -> None:
-        """With the schedule. `table`: of its mazes, where it can count and is the first to its lease."""
+        """Only what a lease asked for is worth a closer look."""
+        reason, replay = self.schedule.refusal(actor, rollouts), None
+        if reason is None:
+            try:
+                replay = admit(rollouts, self._config)
+            except AdmissionError as error:
+                self._dismiss(actor, str(error))
+                self._watch_for_divergence(str(error))
+                return
         reason = self.schedule.answer(actor, rollouts, time.monotonic())
         if reason == "stranger":
             self._dismiss(actor, reason)
         elif reason:
             self._refuse(reason)
-        elif table:
-            self._tables[rollouts.issue] = table
+        elif replay:
+            self._replays[rollouts.issue] = replay
         self._watch_for_divergence(reason)
 
     def _serve(self, actor: Actor, version: int) -> None:

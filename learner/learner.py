@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from learner.admission import join
 from learner.ascent import Ascent, Floats
 from learner.checkpoint import Checkpoint, beginning, save
 from learner.clerk import Clerk, MetaBatch
@@ -31,7 +30,6 @@ from protocol.wire.frames import Limits
 from protocol.wire.keys import LearnerKeys
 from protocol.wire.links import LearnerLinks
 from protocol.wire.messages import Bye
-from protocol.world.states import StateTable
 
 POLL_S = 0.1  # between two looks at `should_exit`
 
@@ -145,9 +143,8 @@ class Learner:
     def _gradient(self, batch: MetaBatch) -> Gradient:
         """Alone, or with the other processes of this learner."""
         if self._team:
-            return self._team.gradient(self._ascent.theta, batch.parts, batch.tables)
-        table = StateTable.concatenate(batch.tables)
-        data = Batch.of(table, join(batch.parts), self._config, self._device)
+            return self._team.gradient(self._ascent.theta, batch.parts, batch.replays)
+        data = Batch.of(batch.replays, self._config, self._device)
         return meta_gradient(self._ascent.theta, data, self._config)
 
     def _describe(self, batch: MetaBatch, gradient: Gradient, theta: Floats) -> Record:
@@ -162,7 +159,7 @@ class Learner:
             "update": self._version,
             "theta_sha256": hashlib.sha256(theta.tobytes()).hexdigest(),
             **{name: value if math.isfinite(value) else None for name, value in gradient.figures.items()},
-            "steps": sum(len(stage.visits) for part in parts for stage in part.stages),
+            "steps": sum(len(stage.move) for part in parts for stage in part.stages),
             "attempts": sum(stage.length.size for part in parts for stage in part.stages),
             "seconds": seconds,  # since the update before
             "lag": self._version - 1 - parts[0].version,
@@ -229,7 +226,7 @@ class Learner:
     def _now(self) -> Live:
         clerk, thetas = self._clerk, self._thetas
         version = max(thetas)
-        schedule, named = clerk.schedule, unflatten(torch.from_numpy(thetas[version]), self._config)
+        schedule, named = clerk.schedule, unflatten(thetas[version], self._config)
         sizes = {name: value for name, value in named.items() if name.startswith("step_size.")}
         return Live(
             version=version,

@@ -26,12 +26,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from learner.admission import join
+from learner.admission import Replay, admit
 from learner.outer import Batch, Gradient, Totals, meta_gradient
 from protocol.config import ClewError, Config
 from protocol.wire.frames import Limits, decode, encode
 from protocol.wire.messages import Bye, Message, Ping, Rollouts, Theta, Welcome
-from protocol.world.states import StateTable
 
 BEAT_S = 10.0  # between two signs of life of a learner that waits for its actors
 PATIENCE_S = 300.0  # after which whoever does not take part is given up
@@ -135,13 +134,13 @@ class Team:
         if time.monotonic() >= self._beat_due:
             self._tell_all(Ping())
 
-    def gradient(self, theta_P: Tensor, parts: Sequence[Rollouts], tables: Sequence[StateTable]) -> Gradient:
-        """That of the whole batch."""
+    def gradient(self, theta_P: Tensor, parts: Sequence[Rollouts], replays: Sequence[Replay]) -> Gradient:
+        """That of the whole batch. The other ranks walk their parts of it again, as this one's clerk has."""
         own, *others = shares(len(parts), self._ranks)
         theta = Theta(parts[0].batch, theta_P.cpu().numpy())
         for rank, share in enumerate(others, start=1):
             _tell(rank, theta, *parts[share])
-        return added_up(theta_P, parts[own], tables[own], self._config, self._device)
+        return added_up(theta_P, replays[own], self._config, self._device)
 
     def _tell_all(self, message: Message) -> None:
         for rank in range(1, self._ranks):
@@ -160,10 +159,8 @@ def follow(seat: Seat, device: torch.device) -> None:
             case [Welcome() as welcome]:
                 config = Config.model_validate_json(welcome.config)
             case [Theta() as theta, *parts] if config:
-                given = [part for part in parts if isinstance(part, Rollouts)]
-                tables = [StateTable.of(part.mazes, config.policy.radius) for part in given]
-                theta_P = torch.from_numpy(theta.vector.copy()).to(device)
-                added_up(theta_P, given, tables, config, device)
+                replays = [admit(part, config) for part in parts if isinstance(part, Rollouts)]
+                added_up(torch.from_numpy(theta.vector.copy()).to(device), replays, config, device)
             case [Ping()]:
                 pass
             case [Bye()]:
@@ -178,15 +175,9 @@ def shares(parts: int, ranks: int) -> list[slice]:
     return [slice(begin, end) for begin, end in pairwise(ends)]
 
 
-def added_up(
-    theta_P: Tensor,
-    parts: Sequence[Rollouts],
-    tables: Sequence[StateTable],
-    config: Config,
-    device: torch.device,
-) -> Gradient:
-    """The gradient of a batch, of which this rank has some `parts` or none. All ranks must call it, and all get it."""
-    batch = Batch.of(StateTable.concatenate(tables), join(parts), config, device) if parts else None
+def added_up(theta_P: Tensor, replays: Sequence[Replay], config: Config, device: torch.device) -> Gradient:
+    """The gradient of a batch, of which this rank has some leases or none. All ranks must call it, and all get it."""
+    batch = Batch.of(replays, config, device) if replays else None
     totals = Totals.of(batch, config) if batch else Totals.of_none(config, device)
     totals = Totals(*_sums(*vars(totals).values()))
     own = meta_gradient(theta_P, batch, config, totals) if batch else Gradient.of_none(theta_P)

@@ -22,12 +22,12 @@ from protocol.learning import policy
 from protocol.learning.arrays import Array, exp, fixed, is_torch, like, relu, sum_by
 from protocol.learning.credit import ADVANTAGE, HINDSIGHT
 from protocol.learning.policy import DREAMS, GAINS, HOPE, KNOWN, Phi, Scene
-from protocol.world.maze import MOVES
+from protocol.world.maze import MOVES, Indices
 from protocol.world.walk import MOST_GAIN, NO_EXIT, NO_WAY, Floats
 
 A = len(MOVES)
 CREDIT_SCALE = 10.0  # of a credit network's output: what one attempt must teach is far larger than Adam's steps
-DREAMT = 8  # what `_dreamt` knows of a dream, and 1 for the bias
+DREAMT = 9  # what `_dreamt` knows of a dream, and 1 for the bias
 
 Theta = dict[str, Array]
 
@@ -114,24 +114,27 @@ def _zeros(value: Array, mazes: int) -> Array:
 
 
 def dreams(theta: Theta, attempts_left: int, config: Config) -> Array:
-    """[D, G] how strongly a dream of each kind and gain is followed: alpha times its credit, which starts at 1."""
-    one = like(np.ones(DREAMS * GAINS, np.float32), theta["policy.in"])
-    if "dream.in" in theta:
-        known_XG = like(_dreamt(attempts_left), theta["dream.in"])
-        one = one + CREDIT_SCALE * (relu(known_XG @ theta["dream.in"]) @ theta["dream.out"])
-    return (alpha(theta, "cells", config) * one).reshape(DREAMS, GAINS)
+    """[D, G] how strongly a dream of each kind and gain is followed: alpha times its credit.
 
-
-def _dreamt(attempts_left: int) -> Floats:
-    """[D * G, DREAMT] what is known of each dream: its kind, its gain, attempts left; and 1, for the bias."""
+    Before anything is learned, the credit is 1 for whichever way is the shorter, and 0 for the other.
+    """
     kind, gain = (each.reshape(-1) for each in np.mgrid[:DREAMS, :GAINS])
-    some = gain <= MOST_GAIN
+    credit_X = like(((kind == HOPE) | (gain == 0)).astype(np.float32), theta["policy.in"])
+    if "dream.in" in theta:
+        known_XG = like(_dreamt(kind, gain, attempts_left), theta["dream.in"])
+        credit_X = credit_X + relu(known_XG @ theta["dream.in"]) @ theta["dream.out"]
+    return (alpha(theta, "cells", config) * credit_X).reshape(DREAMS, GAINS)
+
+
+def _dreamt(kind: Indices, gain: Indices, attempts_left: int) -> Floats:
+    """[X, DREAMT] what is known of each dream: its kind, its gain, attempts left; and 1, for the bias."""
     columns = (
         kind == KNOWN,
         kind == HOPE,
+        gain == 0,
         gain == NO_WAY,
         gain == NO_EXIT,
-        some * np.log1p(gain) / np.log1p(MOST_GAIN),
+        np.log1p(gain * (gain <= MOST_GAIN)) / np.log1p(MOST_GAIN),
         np.full(len(gain), 1 / (1 + attempts_left)),
         (kind == HOPE) / (1 + attempts_left),
         np.ones(len(gain)),

@@ -2,8 +2,8 @@
 
 The header is (kind, fields, arrays): the record's name, its scalar fields, and (dtype, dimensions) of each array.
 The body holds their bytes in that order, each with zeros up to a multiple of 8: a frame for every array would take
-both sides twice the time. All is checked against whitelists and limits before an array is made; arrays are
-read-only views of the body.
+both sides twice the time. All is checked against the kind of message and its limits before an array is made; arrays
+are read-only views of the body.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ Header = tuple[str, dict[str, Any], Declared]
 
 HEADER_BYTES = 65_536
 DTYPES = {name: np.dtype(name).newbyteorder("<") for name in get_args(Dtype)}  # as bytes travel
-NAMES = {np.dtype(name): name for name in DTYPES}  # dtype.name, which is slow to read
-THETA: tuple[Slot, ...] = (("float32", 1),)
+NAMES = {dtype.newbyteorder(order): name for name, dtype in DTYPES.items() for order in "<>"}  # dtype.name is slow
+THETA: Slot = ("float32", 1)
 MAZES: tuple[Slot, ...] = (("int32", 2), ("int32", 1), ("uint8", 1))
 STAGE: tuple[Slot, ...] = (("int32", 1), ("uint8", 1), ("float32", 1))
 
@@ -74,10 +74,10 @@ def encode(message: Message) -> list[bytes]:
     scalars = {name: getattr(message, name) for name in FIELDS[type(message).__name__]}
     declared = [(NAMES[array.dtype], array.shape) for array in arrays]
     header = msgpack.packb((type(message).__name__, scalars, declared))
+    if not arrays:
+        return [header]
     parts = [array.astype(DTYPES[NAMES[array.dtype]]).tobytes() for array in arrays]
-    return (
-        [header, b"".join([part.ljust(_padded(len(part)), b"\0") for part in parts])] if parts else [header]
-    )
+    return [header, b"".join([part.ljust(_padded(len(part)), b"\0") for part in parts])]
 
 
 def decode(frames: Sequence[bytes], limits: Limits) -> Message:
@@ -93,11 +93,12 @@ def decode(frames: Sequence[bytes], limits: Limits) -> Message:
         scalars = SCALARS[name].model_validate(given)
     except ValidationError:
         raise WireError("contract" if name == Hello.__name__ else "fields") from None
+    if not _has_layout(name, [(dtype, len(shape)) for dtype, shape in declared]):
+        raise WireError("layout")
     if len(frames) != 1 + bool(declared):
         raise WireError("frames")
     arrays = _arrays_in(frames[1], declared) if declared else []
-    layout = tuple((dtype, len(shape)) for dtype, shape in declared)
-    message: Message = KINDS[name](**vars(scalars), **_records(name, arrays, layout))
+    message: Message = KINDS[name](**vars(scalars), **_records(name, arrays))
     return message
 
 
@@ -113,25 +114,25 @@ def _arrays_of(message: Message) -> list[Array]:
             return []
 
 
-def _records(name: str, arrays: list[Array], layout: tuple[Slot, ...]) -> dict[str, Any]:
+def _has_layout(name: str, slots: list[Slot]) -> bool:
+    """Whether a message of this kind may hold such arrays: Theta one, Rollouts those of its mazes and of each stage."""
+    if name == Theta.__name__:
+        return slots == [THETA]
+    if name == Rollouts.__name__:
+        stages = (len(slots) - len(MAZES)) // len(STAGE)
+        return slots == [*MAZES, *STAGE * stages]
+    return not slots
+
+
+def _records(name: str, arrays: list[Array]) -> dict[str, Any]:
     """The fields of a message that are made of arrays."""
     if name == Theta.__name__:
-        _expect(layout, THETA)
         return {"vector": arrays[0]}
     if name == Rollouts.__name__:
-        stages = (len(arrays) - len(MAZES)) // len(STAGE)
-        _expect(layout, MAZES + STAGE * stages)
-        parts = arrays[len(MAZES) :]
-        triples = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
-        attempts = tuple(Attempts(*triple) for triple in triples)
-        return {"mazes": Mazes(*arrays[: len(MAZES)]), "stages": attempts}
-    _expect(layout, ())
+        mazes, parts = arrays[: len(MAZES)], arrays[len(MAZES) :]
+        stages = tuple(Attempts(*parts[at : at + len(STAGE)]) for at in range(0, len(parts), len(STAGE)))
+        return {"mazes": Mazes(*mazes), "stages": stages}
     return {}
-
-
-def _expect(layout: tuple[Slot, ...], slots: tuple[Slot, ...]) -> None:
-    if layout != slots:
-        raise WireError("layout")
 
 
 def _header(frame: bytes) -> Header:

@@ -24,7 +24,7 @@ Bytes = npt.NDArray[np.uint8]
 
 A = len(MOVES)
 # The mark of a direction: nobody has been there; somebody was, in an earlier attempt; visited in this attempt, through
-# this passage never, once, or more often; a wall that a blind robot has bumped into.
+# this passage never, once, or more often; a wall that is sensed here, or that a blind robot has bumped into.
 NEVER, EARLIER, VISITED_0, VISITED_1, VISITED_2, BUMPED = range(6)
 MARKS = 6
 MARK_BITS = 3  # of one direction

@@ -35,6 +35,9 @@ Floats = npt.NDArray[np.float32]
 A = len(MOVES)
 BIT_A = (1 << np.arange(A)).astype(np.uint8)[:, None]  # of each move in a set of moves
 MARK = (1 << MARK_BITS) - 1
+SHIFT_A1 = np.arange(0, MARK_BITS * A, MARK_BITS, dtype=np.int32)[:, None]  # where the mark of each direction stands
+BACK_A1 = np.roll(SHIFT_A1, 2)  # where that of the opposite direction stands
+EACH_MARK = int((1 << SHIFT_A1).sum())  # the lowest bit of each
 NOW, BEFORE = 1 << MARK_BITS * A, 2 << MARK_BITS * A  # of a cell, beside its marks: visited in this attempt, in one before
 MOST_GAIN = 31  # steps, beyond which a hopeful way is not told from a still shorter one
 NO_WAY = MOST_GAIN + 1  # the gain where no known way leads from the cell to an exit that is known
@@ -166,24 +169,26 @@ class _Memory:
 
     def __init__(self, sight: Sight, known: Known, attempts: int) -> None:
         mazes = sight.mazes
-        count_W, maze_W = np.repeat(mazes.count_M, attempts), np.repeat(np.arange(len(mazes)), attempts)
-        self._sight, self._ahead_AC = sight, np.ascontiguousarray(mazes.ahead_CA.T)
+        self._sight = sight
         self._remembers, self._dreams = sight.policy.memory != "none", sight.policy.dreams
         if not self._remembers:
             return
+        count_W, maze_W = np.repeat(mazes.count_M, attempts), np.repeat(np.arange(len(mazes)), attempts)
+        self._ahead_AC = np.ascontiguousarray(mazes.ahead_CA.T)
         self._base_W = np.cumsum(count_W) - count_W  # row of each walker's first cell among the K
         self._shift_W = self._base_W - mazes.offset_M[maze_W]  # from a cell's row among the C to that among the K
         self._cell_K = mazes.cells_of(maze_W)  # row of each among the C
-        self._state_K = self._marked(known.visited_C)[self._cell_K]
+        self._state_K = _marked(sight, self._ahead_AC, known.visited_C)[self._cell_K]
         if self._dreams:
             self._shape_W2 = mazes.shape_M2[maze_W]
-            self._beside_AC = np.ascontiguousarray(sight.beside_CA.T)
             self._visited_K, self._way_K = known.visited_C[self._cell_K], known.way_C[self._cell_K]
             self._hope_K = np.full(len(self._cell_K), UNREACHABLE, np.int32)
             self._stale_W = np.ones(len(maze_W), np.bool_)  # whether an explorer has been somewhere new since it dreamt
             goal_C = (mazes.cell_C == EXIT) & (((known.visited_C & ways.VISITED) != 0) | sight.policy.compass)
             goal_M = np.bincount(mazes.maze_C[goal_C], minlength=len(mazes)) > 0
             self._goal_W = goal_M[maze_W]  # whether it knows an exit
+            # A blind robot does not know which of the cells beside it are walls; who sees never looks past one.
+            self._next_AC = self._ahead_AC if sight.policy.radius else np.ascontiguousarray(sight.beside_CA.T)
             self._plan(np.flatnonzero(self._goal_W))
 
     def marks(self, walker_W: Indices, at_W: Indices) -> Ints:
@@ -199,11 +204,12 @@ class _Memory:
             return
         state_K, shift_W = self._state_K, self._shift_W[walker_W]
         here_W = at_W + shift_W
-        raised_W = np.where(state_K[here_W] & BEFORE, VISITED_0 - EARLIER, VISITED_0 - NEVER)
-        state_K[here_W] |= NOW
-        for move in range(A):
-            there_W = self._ahead_AC[move, at_W]
-            state_K[there_W + shift_W] += np.where(there_W != at_W, raised_W << MARK_BITS * (move ^ 2), 0)
+        state_W = state_K[here_W]
+        state_K[here_W] = state_W | NOW
+        raised_W = VISITED_0 - (state_W // BEFORE & 1) * EARLIER  # a neighbour's mark was EARLIER, or NEVER, which is 0
+        there_AW = self._ahead_AC[:, at_W]
+        # A wall leads to the cell itself, to which nothing is added: so no row that counts stands there twice.
+        state_K[there_AW + shift_W] += (there_AW != at_W) * raised_W << BACK_A1
         if self._dreams:
             self._stale_W[walker_W] = True
 
@@ -211,24 +217,21 @@ class _Memory:
         """Moves from `at_W` to `to_W`: passages are marked at both ends, bumps where they happened."""
         if not self._remembers:
             return
-        state_K, shift_W = self._state_K, self._shift_W[walker_W]
-        from_W, into_W = at_W + shift_W, to_W + shift_W
-        bit_W, back_W = MARK_BITS * move_W.astype(np.int32), MARK_BITS * (move_W ^ 2).astype(np.int32)
         moved_W = to_W != at_W
         if not moved_W.all():
-            if not self._sight.policy.radius:
-                bumped = ~moved_W
-                rows, bits = from_W[bumped], bit_W[bumped]
-                state_K[rows] = (state_K[rows] & ~(MARK << bits)) | (BUMPED << bits)
-            if not moved_W.any():
-                return
-            walker_W, to_W = walker_W[moved_W], to_W[moved_W]
-            from_W, into_W, bit_W, back_W = from_W[moved_W], into_W[moved_W], bit_W[moved_W], back_W[moved_W]
+            bumped = ~moved_W
+            rows, bits = at_W[bumped] + self._shift_W[walker_W[bumped]], MARK_BITS * move_W[bumped].astype(np.int32)
+            self._state_K[rows] = (self._state_K[rows] & ~(MARK << bits)) | (BUMPED << bits)
+            walker_W, at_W, move_W, to_W = walker_W[moved_W], at_W[moved_W], move_W[moved_W], to_W[moved_W]
+        state_K, shift_W = self._state_K, self._shift_W[walker_W]
+        into_W = to_W + shift_W
         fresh_W = state_K[into_W] & NOW == 0
         if fresh_W.any():
             self.enter(walker_W[fresh_W], to_W[fresh_W])
-        state_K[from_W] += ((state_K[from_W] >> bit_W & MARK) < VISITED_2).astype(np.int32) << bit_W
-        state_K[into_W] += ((state_K[into_W] >> back_W & MARK) < VISITED_2).astype(np.int32) << back_W
+        for end_W, way_W in ((at_W + shift_W, move_W), (into_W, move_W ^ 2)):
+            side_W = MARK_BITS * way_W.astype(np.int32)
+            state_W = state_K[end_W]
+            state_K[end_W] = state_W + (((state_W >> side_W & MARK) < VISITED_2) << side_W)
 
     def dream(self, walker_W: Indices, at_W: Indices) -> tuple[Bytes, Bytes, Bytes]:
         """[W] the moves of the known way, those of the hopeful way, and by how much the latter is shorter.
@@ -236,32 +239,38 @@ class _Memory:
         A cell's dream can only change what is done in that cell, so only the one at the robot's own cell is ever looked
         at. The hopeful way is dreamt again when what was sensed since has disproved it.
         """
-        none = np.zeros(len(at_W), np.uint8)
+        none_W = np.zeros(len(at_W), np.uint8)
         if not self._dreams:
-            return none, none, none
-        shift_W = self._shift_W[walker_W]
+            return none_W, none_W, none_W
+        shift_W, goal_W = self._shift_W[walker_W], self._goal_W[walker_W]
         here_W = at_W + shift_W
-        mark_AW = self._state_K[here_W] >> np.arange(0, MARK_BITS * A, MARK_BITS)[:, None] & MARK
-        beside_AW = self._beside_AC[:, at_W]
-        if self._sight.policy.radius:
-            open_AW = self._ahead_AC[:, at_W] != at_W
-        else:
-            open_AW = (mark_AW != BUMPED) & (beside_AW != at_W)
-        there_AW = beside_AW + shift_W
-        goal_W = self._goal_W[walker_W]
         # An explorer dreams where nothing around it is new; of those who know an exit, each follows its hope.
-        lost_W = ~(goal_W | ((mark_AW == NEVER) & open_AW).any(axis=0))
-        along_AW = (self._hope_K[there_AW] == self._hope_K[here_W] - 1) & open_AW
-        again_W = np.where(goal_W, ~along_AW.any(axis=0), lost_W & self._stale_W[walker_W])
+        marks_W = self._state_K[here_W]
+        dreams_W = goal_W | (((marks_W | marks_W >> 1 | marks_W >> 2) & EACH_MARK) == EACH_MARK)
+        if not dreams_W.all():
+            told = np.zeros((3, len(at_W)), np.uint8)
+            told[2] = NO_EXIT
+            if dreams_W.any():
+                told[:, dreams_W] = self.dream(walker_W[dreams_W], at_W[dreams_W])
+            return told[0], told[1], told[2]
+        there_AW = self._next_AC[:, at_W] + shift_W
+        along_AW = self._along(here_W, there_AW, marks_W)
+        again_W = ~along_AW.any(axis=0) & goal_W | self._stale_W[walker_W] & ~goal_W
         if again_W.any():
             self._plan(walker_W[again_W])
-            along_AW = (self._hope_K[there_AW] == self._hope_K[here_W] - 1) & open_AW
+            along_AW = self._along(here_W, there_AW, marks_W)
         way_W = self._way_K[here_W]
-        known_AW = (self._way_K[there_AW] == way_W - 1) & open_AW
-        gain_W = np.where(way_W == UNREACHABLE, NO_WAY, np.clip(way_W - self._hope_K[here_W], 0, MOST_GAIN))
-        gain_W = np.where(goal_W, gain_W, NO_EXIT)
-        along_AW &= lost_W | (goal_W & (gain_W > 0))
-        return _set(known_AW), _set(along_AW), gain_W.astype(np.uint8)
+        gain_W = np.minimum(way_W - self._hope_K[here_W], MOST_GAIN)
+        gain_W[way_W == UNREACHABLE] = NO_WAY
+        gain_W[~goal_W] = NO_EXIT
+        return _set(self._way_K[there_AW] == way_W - 1), _set(along_AW & (gain_W > 0)), gain_W.astype(np.uint8)
+
+    def _along(self, here_W: Indices, there_AW: Indices, marks_W: Ints) -> Bools:
+        """[A, W] which moves follow the hopeful way, as it was dreamt last."""
+        along_AW: Bools = self._hope_K[there_AW] == self._hope_K[here_W] - 1
+        if not self._sight.policy.radius:
+            along_AW &= (marks_W >> SHIFT_A1 & MARK) != BUMPED
+        return along_AW
 
     def _plan(self, walkers: Indices) -> None:
         """Dreams anew of the ways of some walkers, from all that each knows by now."""
@@ -270,7 +279,7 @@ class _Memory:
             cells = self._base_W[walkers[group], None] + np.arange(rows * columns)
             grid = (len(group), rows, columns)
             state = self._state_K[cells]
-            known = self._visited_K[cells] | np.where(state & NOW, ways.VISITED, 0).astype(np.uint8)
+            known = self._visited_K[cells] | (state // NOW & 1).astype(np.uint8) * np.uint8(ways.VISITED)
             if not policy.radius:
                 for move in range(A):
                     known |= ((state >> MARK_BITS * move & MARK) == BUMPED).astype(np.uint8) << move
@@ -279,16 +288,17 @@ class _Memory:
             self._hope_K[cells] = hope.reshape(cells.shape)
         self._stale_W[walkers] = False
 
-    def _marked(self, visited_C: Kinds) -> Ints:
-        """[C] what a walker remembers of each cell as its attempt begins."""
-        been_C = (visited_C & ways.VISITED) != 0
-        state_C = np.where(been_C, BEFORE, 0).astype(np.int32)
-        here_C = np.arange(len(visited_C))
-        for move in range(A):
-            there_C = self._ahead_AC[move]
-            state_C |= np.where(been_C[there_C] & (there_C != here_C), EARLIER << MARK_BITS * move, 0)
-            state_C |= np.where(visited_C >> move & 1, BUMPED << MARK_BITS * move, 0)
-        return state_C
+
+def _marked(sight: Sight, ahead_AC: Indices, visited_C: Kinds) -> Ints:
+    """[C] what a walker remembers of each cell as its attempt begins."""
+    been_C = (visited_C & ways.VISITED) != 0
+    state_C = been_C * np.int32(BEFORE)
+    here_C = np.arange(len(visited_C))
+    for move, there_C in enumerate(ahead_AC):
+        shut_C = there_C == here_C if sight.policy.radius else visited_C >> move & 1 > 0
+        mark_C = np.where(shut_C, BUMPED, np.where(there_C != here_C, been_C[there_C] * EARLIER, NEVER))
+        state_C |= mark_C.astype(np.int32) << MARK_BITS * move
+    return state_C
 
 
 def _set(move_AW: Bools) -> Bytes:
