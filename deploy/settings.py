@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
-from protocol.config import ClewError, Config
+from protocol.config import ClewError, Config, is_of_first_design
 
 PREFIX = "CLEW_"
 SECTIONS = Config.model_fields
@@ -43,11 +43,17 @@ def validated(tree: Tree) -> Config:
 
 def from_file(path: Path) -> Tree:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ClewError(f"cannot read config {path}: {error.strerror}; give --config another file") from None
     except ValueError as error:  # no TOML, or no text at all
         raise ClewError(f"config {path} is no valid TOML: {error}; mend the file") from None
+    if is_of_first_design(tree):
+        raise ClewError(
+            f"config {path} is of clew's first design, for it sets run.horizon; "
+            "set run.horizon_per_cell in its place, or take a config of deploy/configs, and train anew"
+        )
+    return tree
 
 
 def from_environment() -> Tree:

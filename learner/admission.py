@@ -41,7 +41,7 @@ def admit(rollouts: Rollouts, config: Config) -> Replay:
     mazes, count = rollouts.mazes, config.run.mazes_per_lease
     if len(mazes) != count or [len(stage.length) for stage in rollouts.stages] != [count * some for some in each]:
         raise AdmissionError("shape")
-    if not _is_usable(mazes, config):
+    if not (_has_size(mazes, config) and _is_usable(mazes, config)):
         raise AdmissionError("maze")
     for stage in rollouts.stages:
         if int(stage.length.sum(dtype=np.int64)) != len(stage.move) or len(stage.move) != len(stage.log_prob):
@@ -90,12 +90,22 @@ class _Record:
         return move_W, self._attempts.log_prob[row_W]
 
 
-def _is_usable(mazes: Mazes, config: Config) -> bool:
-    """Whether the mazes are whole, and each has a free start and a way to an exit that is no longer than the horizon."""
-    shape_M2, start_M = mazes.shape_M2, mazes.start_M
+def _has_size(mazes: Mazes, config: Config) -> bool:
+    """Whether the mazes are as large as those that a lease draws, and all of their cells are there."""
+    shape_M2 = mazes.shape_M2
     if shape_M2.shape != (len(mazes), 2) or shape_M2.min() < 1 or shape_M2.max() > MAX_SIDE:
         return False
-    if int(mazes.count_M.sum()) != mazes.cells or mazes.cell_C.max() > TRAP:
+    if "file" not in config.maze.families:
+        side = int(shape_M2[0, 0])
+        if side not in config.maze.sides or (shape_M2 != side).any():
+            return False
+    return int(mazes.count_M.sum()) == mazes.cells
+
+
+def _is_usable(mazes: Mazes, config: Config) -> bool:
+    """Whether each maze has a free start and a way to an exit that is no longer than the horizon."""
+    start_M = mazes.start_M
+    if mazes.cell_C.max() > TRAP:
         return False
     if start_M.min() < 0 or (start_M >= mazes.count_M).any() or (mazes.cell_C[mazes.first_M] != FREE).any():
         return False

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from protocol.config import ClewError, Config
+from protocol.config import ClewError, Config, is_of_first_design
 
 Floats = npt.NDArray[np.float32]
 
@@ -125,6 +125,11 @@ def _read(path: Path) -> Checkpoint:
         content = path.with_suffix(".safetensors").read_bytes()
         if hashlib.sha256(content).hexdigest() != about["arrays_sha256"]:
             raise CheckpointError("its arrays do not match their checksum")
+        if is_of_first_design(about["config"]):
+            raise ClewError(
+                f"checkpoint {path} is of clew's first design, which this version cannot go on from; "
+                "train anew with clew train, in another run directory"
+            )
         arrays = load_arrays(content)
         return Checkpoint(
             update=about["update"],

@@ -298,7 +298,7 @@ class Clerk:
             if self._not_finite >= DIVERGED_AFTER and lasting:
                 raise ClewError(
                     f"training has diverged: policies are not finite at update {self.schedule.version}; "
-                    "lower outer.learning_rate or inner.step_size and start anew"
+                    "lower outer.learning_rate or inner.cell_step_size and start anew"
                 )
 
     # Actors

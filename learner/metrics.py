@@ -14,20 +14,7 @@ from learner.journal import Record
 
 PHASES = ("waiting", "decoding", "gradient", "publishing", "checkpoint")
 REASONS = (  # for which a message does not count, or a gradient or checkpoint fails; zero must be seen, too
-    *(
-        "frames",
-        "size",
-        "kind",
-        "fields",
-        "layout",
-        "header",
-        "length",
-        "value",
-        "shape",
-        "maze",
-        "steps",
-        "not_finite",
-    ),
+    *("frames", "size", "kind", "fields", "layout", "header", "length", "shape", "maze", "steps", "not_finite"),
     *("stranger", "unknown", "late", "duplicate", "version", "contract", "key", "gradient", "checkpoint"),
 )
 BUCKETS_S = tuple(1e-4 * 2.5**power for power in range(16))  # 100 us to 93 s
@@ -48,7 +35,7 @@ class Live:
     bytes: Mapping[str, int]  # sent, received
     checkpoint_age_s: float  # NaN before the first
     theta_norm: float
-    step_sizes: Mapping[str, float]  # mean of the learned ones, by parameter of the policy
+    step_sizes: Mapping[str, float]  # mean of the learned ones: of the cells' fast weights, and by parameter
     record: Record | None  # of the last update
     totals: Mapping[str, int]  # updates, attempts, steps
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
@@ -182,6 +183,15 @@ class RunConfig(Section):
     def leases(self) -> int:
         """Leases that make up one meta-batch."""
         return self.mazes // self.mazes_per_lease
+
+
+def is_of_first_design(tree: Mapping[str, Any]) -> bool:
+    """Whether a tree of settings is one of clew's first design, of which this one can use neither theta nor config.
+
+    Its horizon was one number for all mazes, which each of its checkpoints says.
+    """
+    run = tree.get("run")
+    return isinstance(run, Mapping) and "horizon" in run
 
 
 class Config(Section):

@@ -14,7 +14,7 @@ from deploy.bench import WINDOW, WINDOWS, figures
 from protocol.config import Config
 
 ROOT = Path(__file__).parent.parent
-TINY = ("maze.side=5", "maze.min_distance=2", "run.mazes=4", "run.mazes_per_lease=2", "run.horizon=20")
+TINY = ("maze.side=5", "maze.min_distance=2", "run.mazes=4", "run.mazes_per_lease=2", "run.horizon_per_cell=1")
 
 
 def test_bench_prints_one_json_object(tmp_path: Path) -> None:

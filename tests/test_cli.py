@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 CLEW = [sys.executable, "-m", "deploy.cli"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 TINY = [
-    *("--set", "maze.side=5", "--set", "maze.min_distance=2", "--set", "run.horizon=20"),
+    *("--set", "maze.side=5", "--set", "maze.min_distance=2", "--set", "run.horizon_per_cell=1"),
     *("--set", "run.mazes=4", "--set", "run.mazes_per_lease=2"),
 ]
 ENDLESS = [*TINY, "--updates", "1000000"]

@@ -40,7 +40,7 @@ LIVE = Live(
     bytes={"sent": 1000, "received": 9000},
     checkpoint_age_s=12.5,
     theta_norm=3.5,
-    step_sizes={"cell": 5.0},
+    step_sizes={"cells": 5.0},
     record=RECORD,
     totals={"updates": 12, "attempts": 80, "steps": 900},
 )
@@ -179,7 +179,7 @@ def test_a_learner_is_read_at_each_scrape() -> None:
         "steps_ratio{after}": 2,
         "adaptation_gain": 0.5,
         "theta_norm": 3.5,
-        "step_size{cell}": 5,
+        "step_size{cells}": 5,
     }
     assert {name: found[f"clew_learner_{name}"] for name in expected} == expected
     assert math.isnan(found["clew_learner_gradient_norm"])

@@ -41,7 +41,7 @@ CPU = torch.device("cpu")
 Followers = Callable[[int], tuple[Seat, list[ForkServerProcess]]]
 UPDATES = 20
 SETTINGS = [
-    *("maze.side=5", "maze.min_distance=2", "run.horizon=20", "run.mazes=6", "run.mazes_per_lease=2"),
+    *("maze.side=5", "maze.min_distance=2", "run.horizon_per_cell=1", "run.mazes=6", "run.mazes_per_lease=2"),
     *("outer.entropy=0.01", "outer.exploration=0.5", f"run.updates={UPDATES}", "run.checkpoint_every=4"),
 ]
 LEARNER = [

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.rollout import collect
+from actors.actor import work_on
 from protocol.config import ClewError, Config
 from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
 from protocol.wire.links import ActorLinks, Frames, LearnerLinks
@@ -34,7 +34,7 @@ CONFIG = Config.model_validate(
         "run": {
             "mazes": 4,
             "mazes_per_lease": 1,
-            "horizon": 20,
+            "horizon_per_cell": 1,
             "updates": UPDATES,
             "checkpoint_every": 3,
             "lease_timeout_s": 60.0,  # so that nothing is mended by a deadline, unless a test says so
@@ -192,8 +192,7 @@ class Impostor:
     def works(self, lease: Lease, config: Config) -> Rollouts:
         self.say(Fetch(lease.version))
         [theta] = self.hears(Theta)
-        mazes, stages, seconds = collect(theta.vector, lease.seed, config)
-        return Rollouts(lease.batch, lease.chunk, lease.issue, lease.version, seconds, mazes, stages)
+        return work_on(lease, theta.vector, config)
 
 
 @pytest.fixture

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -32,22 +35,28 @@ texts = st.text(max_size=200)
 seconds = st.floats(0, 1e9)
 
 
-def rollouts(states: int = 5) -> Rollouts:
+def rollouts(lengths: tuple[int, ...] = (1, 2, 2, 1), side: int = 5) -> Rollouts:
+    """Two stages of two attempts at each of two mazes."""
+    steps = sum(lengths)
     attempts = Attempts(
-        np.array([[1, 2], [2, 1]], np.uint16),
-        np.array([0, 4, 7, 1, 1, 8], np.uint16),
-        np.linspace(-2, 0, 2 * states * 4, dtype=np.float32).reshape(2, states, 4),
+        np.array(lengths, np.int32),
+        np.arange(steps).astype(np.uint8) & 3,
+        np.linspace(-2, 0, steps, dtype=np.float32),
     )
-    mazes = Mazes(
-        np.eye(6, dtype=np.bool_).reshape(1, 6, 6).repeat(2, 0),
-        np.array([1, 2], np.int32),
-        np.array([3, 4], np.int32),
-    )
+    cells = np.arange(2 * side**2).astype(np.uint8) & 3
+    mazes = Mazes(np.full((2, 2), side, np.int32), np.array([1, 2], np.int32), cells)
     return Rollouts(3, 1, 2**62, 2, {"sampling": 0.25}, mazes, (attempts, attempts))
 
 
 def packed(*header: object) -> bytes:
     return bytes(msgpack.packb(header))
+
+
+def packed_rollouts(change: Callable[[list[Any]], list[Any]]) -> list[bytes]:
+    """Rollouts whose header declares other arrays than there are."""
+    header, body = encode(rollouts())
+    kind, fields, declared = msgpack.unpackb(header)
+    return [packed(kind, fields, change(declared)), body]
 
 
 scalar_messages = st.one_of(
@@ -80,7 +89,25 @@ def test_rollouts_come_back_bit_for_bit_and_read_only() -> None:
     assert isinstance(received, Rollouts)
     assert received.seconds == sent.seconds
     assert encode(received) == encode(sent)
-    assert not received.stages[0].log_prob.flags.writeable
+    for record in (received.mazes, *received.stages):
+        for array in vars(record).values():
+            assert array.flags.aligned
+            with pytest.raises(ValueError, match="read-only"):
+                array[...] = 0
+
+
+def test_a_sender_of_the_other_byte_order_says_the_same() -> None:
+    sent = rollouts()
+    stages = tuple(
+        replace(
+            stage,
+            length=stage.length.astype(stage.length.dtype.newbyteorder()),
+            log_prob=stage.log_prob.astype(stage.log_prob.dtype.newbyteorder()),
+        )
+        for stage in sent.stages
+    )
+    assert stages[0].length.tobytes() != sent.stages[0].length.tobytes()
+    assert encode(replace(sent, stages=stages)) == encode(sent)
 
 
 @given(st.lists(st.binary(max_size=200), max_size=12))
@@ -136,11 +163,18 @@ def test_a_frame_cut_short_is_refused(data: st.DataObject) -> None:
         ("fields", [packed("Bye", {"verdict": "never", "reason": ""}, [])]),
         ("fields", [packed("Bye", {"verdict": "over", "reason": "x" * 201}, [])]),
         ("length", [packed("Theta", {"version": 0}, [("float32", (2,))]), b"x" * 4]),
-        ("length", [packed("Theta", {"version": 0}, [("float32", (2**31 - 1,) * 3)]), b"x" * 4]),
+        ("length", [packed("Theta", {"version": 0}, [("float32", (2**31 - 1,))]), b"x" * 4]),
+        ("layout", [packed("Theta", {"version": 0}, [("float32", (2**31 - 1,) * 3)]), b"x" * 4]),
         ("layout", [packed("Theta", {"version": 0}, [("int32", (1,))]), b"x" * 8]),
         ("layout", [packed("Theta", {"version": 0}, [("float32", (1, 1))]), b"x" * 8]),
+        ("layout", [packed("Theta", {"version": 0}, [])]),
         ("layout", [packed("Ping", {}, [("float32", (1,))]), b"x" * 8]),
-        ("value", [packed("Ping", {}, [("bool", (1,))]), b"\2".ljust(8, b"\0")]),
+        ("layout", packed_rollouts(lambda arrays: arrays[:-1])),
+        ("layout", packed_rollouts(lambda arrays: arrays[:2])),
+        ("layout", packed_rollouts(lambda arrays: arrays[::-1])),
+        ("layout", packed_rollouts(lambda arrays: [*arrays, ("uint8", (1,))])),
+        ("length", packed_rollouts(lambda arrays: arrays[:-3])),
+        ("length", packed_rollouts(lambda arrays: [*arrays[:-1], ("float32", (7,))])),
     ],
 )
 def test_a_malformed_message_is_refused_with_its_reason(reason: str, frames: list[bytes]) -> None:
@@ -156,9 +190,21 @@ def test_times_that_are_not_finite_are_refused(timeout_s: float) -> None:
         decode([packed("Lease", fields, [])], LIMITS)
 
 
-def test_the_limits_of_a_config_hold_its_largest_rollouts() -> None:
-    config = Config.model_validate({"run": {"mazes_per_lease": 2, "mazes": 2}, "maze": {"side": 9}})
-    limits = Limits.of(config)
-    frames = encode(rollouts(states=4 * 81 + 1))
+@pytest.mark.parametrize("stages", [2, 101])
+def test_the_limits_of_a_config_hold_its_largest_rollouts_and_no_larger_ones(stages: int) -> None:
+    config = Config.model_validate(
+        {
+            "run": {"mazes_per_lease": 2, "mazes": 2, "horizon_per_cell": 10.01},
+            "maze": {"side": [9, 33]},
+            "inner": {"steps": stages - 1, "attempts": 2},
+        }
+    )
+    limits, horizon = Limits.of(config), 10_901  # the smallest whole number that is at least 10.01 * 33 * 33
+    largest = rollouts((horizon,) * 4, side=33)
+    frames = encode(replace(largest, stages=largest.stages[:1] * stages))
     assert len(frames) == 2
-    assert max(map(len, frames)) <= limits.frame_bytes
+    assert max(map(len, frames)) == limits.frame_bytes
+    assert isinstance(decode(frames, limits), Rollouts)
+    longer = rollouts((horizon, horizon, horizon, horizon + 8), side=33)
+    with pytest.raises(WireError, match="size"):
+        decode(encode(replace(longer, stages=longer.stages[:1] * stages)), limits)

@@ -90,7 +90,9 @@ def spread(value: Array, scene: Scene) -> Array:
 def log_prob(score_AN: Array, delta_AN: Array, dream_DG: Array, known_N: Array, hope_N: Array, gain_N: Array) -> Array:
     """[A, N] log pi of every move at N steps.
 
-    A dream is an imagined step: it is reinforced as a real one would be, by credit * (onehot - pi), on the spot.
+    A dream is an imagined step: it is reinforced as a real one would be, by credit * (onehot - pi), on the spot. It is
+    made anew from all that is known, the attempts included, so where there is one, it stands in place of the fast
+    weights that those attempts have left.
 
     Args:
       score_AN: what the network says at each step.
@@ -98,11 +100,13 @@ def log_prob(score_AN: Array, delta_AN: Array, dream_DG: Array, known_N: Array, 
       dream_DG: as in Phi.
       known_N, hope_N, gain_N: as in walk.Here.
     """
-    logit_AN = score_AN + delta_AN
-    if (known_N | hope_N).any():
-        pi_AN = exp(log_softmax(logit_AN))
-        share_A16 = like(SHARE_A16, score_AN)
-        for strength_G, moves_N in ((dream_DG[KNOWN], known_N), (dream_DG[HOPE], hope_N)):
-            strength_N = strength_G[gain_N] * (moves_N > 0)
-            logit_AN = logit_AN + strength_N * (share_A16[:, moves_N] - pi_AN)
+    dreams_N = (known_N | hope_N) > 0
+    if not dreams_N.any():
+        return log_softmax(score_AN + delta_AN)
+    logit_AN = score_AN + delta_AN * ~dreams_N
+    pi_AN = exp(log_softmax(logit_AN))
+    share_A16 = like(SHARE_A16, score_AN)
+    for strength_G, moves_N in ((dream_DG[KNOWN], known_N), (dream_DG[HOPE], hope_N)):
+        strength_N = strength_G[gain_N] * (moves_N > 0)
+        logit_AN = logit_AN + strength_N * (share_A16[:, moves_N] - pi_AN)
     return log_softmax(logit_AN)

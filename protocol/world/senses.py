@@ -89,8 +89,8 @@ class Sight:
             none = np.zeros((1, A), np.bool_)
             return Sight(mazes, policy, np.zeros(mazes.cells, np.int64), none[:, :0], none)
         sensed_CX = np.stack(sensed, axis=1)
+        sensed_CX[wall_C] = sensed_CX[mazes.first_M[0]]  # nobody stands in a wall
         packed = np.packbits(sensed_CX, axis=1)
-        packed[wall_C] = packed[mazes.first_M[0]]  # nobody stands in a wall
         whole = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}").reshape(-1)
         code = packed[:, 0] if packed.shape[1] == 1 else whole
         _, first, look_C = np.unique(code, return_index=True, return_inverse=True)

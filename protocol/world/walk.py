@@ -183,7 +183,7 @@ class _Memory:
             self._shape_W2 = mazes.shape_M2[maze_W]
             self._visited_K, self._way_K = known.visited_C[self._cell_K], known.way_C[self._cell_K]
             self._hope_K = np.full(len(self._cell_K), UNREACHABLE, np.int32)
-            self._stale_W = np.ones(len(maze_W), np.bool_)  # whether an explorer has been somewhere new since it dreamt
+            self._stale_W = np.ones(len(maze_W), np.bool_)  # whether it has met a new cell or a wall since it dreamt
             goal_C = (mazes.cell_C == EXIT) & (((known.visited_C & ways.VISITED) != 0) | sight.policy.compass)
             goal_M = np.bincount(mazes.maze_C[goal_C], minlength=len(mazes)) > 0
             self._goal_W = goal_M[maze_W]  # whether it knows an exit
@@ -222,6 +222,8 @@ class _Memory:
             bumped = ~moved_W
             rows, bits = at_W[bumped] + self._shift_W[walker_W[bumped]], MARK_BITS * move_W[bumped].astype(np.int32)
             self._state_K[rows] = (self._state_K[rows] & ~(MARK << bits)) | (BUMPED << bits)
+            if self._dreams:
+                self._stale_W[walker_W[bumped]] = True
             walker_W, at_W, move_W, to_W = walker_W[moved_W], at_W[moved_W], move_W[moved_W], to_W[moved_W]
         state_K, shift_W = self._state_K, self._shift_W[walker_W]
         into_W = to_W + shift_W
