@@ -9,17 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from protocol.config import Config
 from protocol.learning.credit import Steps, hindsight, horizons
-from protocol.learning.inner import Made, Theta, adapt, initial_phi, unflatten
-from protocol.learning.policy import Phi, Scene, log_prob, scores
+from protocol.learning.inner import Made, adapt, chosen, initial_phi, unflatten
+from protocol.learning.policy import HOPE, KNOWN, SHARE_A16, Phi, Scene, log_prob, scores
+from protocol.wire.messages import Attempts
 from protocol.world import families
-from protocol.world.maze import MOVES, Ints, Mazes
+from protocol.world.maze import MOVES, Floats, Ints, Mazes
 from protocol.world.senses import Bytes, Observations, Sight
-from protocol.world.walk import Floats, Here, Known, Walk, learned, walk
+from protocol.world.walk import Here, Known, Walk, learned, walk
 
 A = len(MOVES)
+LEAST_NATS = -80.0  # of fast weights, below the largest of a cell: what is smaller still is never drawn
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,15 @@ class Trial:
     """What happened at some mazes, one inner step after another."""
 
     walks: tuple[Walk, ...]  # K + 1: before each inner step, and after the last
-    phis: tuple[Phi, ...]  # the policies that made them
-    knowns: tuple[Known, ...]  # what the robots knew before each
+    log_probs: tuple[Floats, ...]  # K + 1: [N] the log-probability that each move was drawn with
+    phis: tuple[Phi, ...]  # K + 1: the policies that drew them
+    knowns: tuple[Known, ...]  # K + 1: what the robots knew before each
     rollout_s: float  # seconds that the walks took
 
 
 def collect(
     theta_P: Floats, seed: Sequence[int], config: Config
-) -> tuple[Mazes, tuple[Walk, ...], dict[str, float]]:
+) -> tuple[Mazes, tuple[Attempts, ...], dict[str, float]]:
     """The mazes that `seed` stands for and the attempts at them: a pure function, but for the seconds that it took."""
     began = time.perf_counter()
     rng = np.random.default_rng(seed)
@@ -43,7 +47,9 @@ def collect(
     trial = attempt_and_adapt(theta_P, mazes, rng, config)
     seconds = {"sampling": sampled - began, "rollouts": trial.rollout_s}
     seconds["adaptation"] = time.perf_counter() - sampled - trial.rollout_s
-    return mazes, trial.walks, seconds
+    told = zip(trial.walks, trial.log_probs, strict=True)
+    stages = tuple(Attempts(one.length_W.astype(np.int32), one.move_N, log_prob_N) for one, log_prob_N in told)
+    return mazes, stages, seconds
 
 
 def attempt_and_adapt(
@@ -53,54 +59,34 @@ def attempt_and_adapt(
     config: Config,
     horizon_M: Ints | None = None,
 ) -> Trial:
-    """K+1 stages of attempts at `mazes`, one inner step after each but the last."""
-    theta = unflatten(theta_P, config)
-    inner, steps = config.inner, config.inner.steps
+    """K+1 stages of attempts at `mazes`, one inner step after each but the last.
+
+    Args:
+      horizon_M: [M] steps after which an attempt at each maze has failed; without, as the config says.
+    """
+    theta, inner = unflatten(theta_P, config), config.inner
     horizon_M = horizons(mazes, config) if horizon_M is None else horizon_M
     sight = Sight.of(mazes, config.policy)
     met = Observations(sight, by_maze=inner.adapts == "all")
-    phi = initial_phi(theta, mazes.cells, len(mazes), steps, config)
-    known = Known.nothing(mazes.cells)
-    walks, phis, knowns, rollout_s = [], [phi], [known], 0.0
-    for stage in range(steps + 1):
+    phis = [initial_phi(theta, mazes.cells, len(mazes), inner.steps, config)]
+    knowns = [Known.nothing(mazes.cells)]
+    walks, log_probs, rollout_s = [], [], 0.0
+    for left in reversed(range(inner.steps + 1)):
         began = time.perf_counter()
-        player = Player(phi, met, rng, config)
-        each = inner.attempts if stage < steps else config.outer.attempts
-        walks.append(walk(sight, met, known, each, horizon_M, player.choose))
+        each = inner.attempts if left else config.outer.attempts
+        walks.append(walk(sight, met, knowns[-1], each, horizon_M, Player(phis[-1], met, rng, config).choose))
         rollout_s += time.perf_counter() - began
-        if stage < steps:
-            known = learned(sight, known, walks[-1])
-            phi = adapted(phi, theta, walks[-1], known, sight, met, horizon_M, steps - stage - 1, config)
-            phis.append(phi)
-            knowns.append(known)
-    return Trial(tuple(walks), tuple(phis), tuple(knowns), rollout_s)
-
-
-def adapted(
-    phi: Phi,
-    theta: Theta,
-    made: Walk,
-    known: Known,
-    sight: Sight,
-    met: Observations,
-    horizon_M: Ints,
-    attempts_left: int,
-    config: Config,
-) -> Phi:
-    """f(phi, the attempts of `made`), after which `known` is known."""
-    steps = Steps.of(made, sight.mazes, horizon_M)
-    known_GN = hindsight(steps, known.way_C, attempts_left, config)
-    done = Made(steps.attempts, made.at_N, made.row_N, made.move_N.astype(np.intp), steps.attempt_N, steps.time_N, known_GN)
-    scene = scene_of(met, config, len(sight.mazes))
-    log_prob_AN = log_prob(
-        scores(phi.net, scene)[:, made.row_N],
-        phi.delta_AC[:, made.at_N],
-        phi.dream_DG,
-        made.known_N,
-        made.hope_N,
-        made.gain_N,
-    )
-    return adapt(phi, theta, log_prob_AN, done, scene, attempts_left, config)
+        done, phi, scene = walks[-1], phis[-1], scene_of(met, config, len(mazes))
+        score_AN, delta_AN = scores(phi.net, scene)[:, done.row_N], phi.delta_AC[:, done.at_N]
+        log_prob_AN = log_prob(score_AN, delta_AN, phi.dream_DG, done.known_N, done.hope_N, done.gain_N)
+        log_probs.append(chosen(log_prob_AN, done.move_N))
+        if left:
+            knowns.append(learned(sight, knowns[-1], done))
+            steps = Steps.of(done, mazes, horizon_M)
+            known_GN = hindsight(steps, knowns[-1].way_C, left - 1, config)
+            made = Made(each, done.at_N, done.row_N, done.move_N, steps.attempt_N, steps.time_N, known_GN)
+            phis.append(adapt(phi, theta, log_prob_AN, made, scene, left - 1, config))
+    return Trial(tuple(walks), tuple(log_probs), tuple(phis), tuple(knowns), rollout_s)
 
 
 def scene_of(met: Observations, config: Config, mazes: int, begin: int = 0) -> Scene:
@@ -109,28 +95,47 @@ def scene_of(met: Observations, config: Config, mazes: int, begin: int = 0) -> S
 
 
 class Player:
-    """Draws moves from the policies `phi`."""
+    """Draws moves from the policies `phi`: `policy.log_prob`, with products in place of sums of logarithms.
+
+    The exponentials are taken once for each observation and each cell, and at every step only where a robot dreams.
+    """
 
     def __init__(self, phi: Phi, met: Observations, rng: np.random.Generator, config: Config) -> None:
         self._phi, self._met, self._rng, self._config = phi, met, rng, config
-        self._score_AU = np.zeros((A, 0), np.float32)  # of the observations met so far
+        self._odds_AU = np.zeros((A, 0))  # of the observations met so far
+        lower_AC = phi.delta_AC - phi.delta_AC.max(axis=0)
+        self._factor_AC = np.exp(np.maximum(lower_AC, LEAST_NATS), dtype=np.float64) if lower_AC.any() else None
 
-    def choose(self, here: Here) -> tuple[Bytes, Floats]:
-        """[W] a move for each walker, and its log-probability."""
-        seen = self._score_AU.shape[1]
-        if self._met.count > seen:
-            scene = scene_of(self._met, self._config, len(self._phi.net["in"]), seen)
-            self._score_AU = np.concatenate((self._score_AU, scores(self._phi.net, scene)), axis=1)
-        log_prob_AW = log_prob(
-            self._score_AU[:, here.row_W],
-            self._phi.delta_AC[:, here.at_W],
-            self._phi.dream_DG,
-            here.known_W,
-            here.hope_W,
-            here.gain_W,
-        )
-        bound_AW = np.exp(log_prob_AW).cumsum(axis=0)
-        # However the sums are rounded, a move of probability 0 is not drawn: the draw has more digits than they.
+    def choose(self, here: Here) -> Bytes:
+        """[W] a move for each walker."""
+        if self._met.count > self._odds_AU.shape[1]:
+            self._read()
+        odds_AW = self._odds_AU.take(here.row_W, axis=1)
+        if here.known_W is None or not (dreams_W := here.known_W | here.hope_W).any():
+            if self._factor_AC is not None:
+                odds_AW *= self._factor_AC.take(here.at_W, axis=1)
+        else:
+            if self._factor_AC is not None:
+                odds_AW *= np.where(dreams_W, 1, self._factor_AC.take(here.at_W, axis=1))
+            odds_AW *= self._dreamt(odds_AW, here)
+        bound_AW = odds_AW.cumsum(axis=0)
         drawn_W = self._rng.random(len(here.row_W)) * bound_AW[-1]
-        move_W = (drawn_W >= bound_AW[:-1]).sum(axis=0, dtype=np.uint8)
-        return move_W, log_prob_AW[move_W, np.arange(len(move_W))]
+        # A move of probability 0 is not drawn, since the draw is below the sum.
+        moves: Bytes = (drawn_W >= bound_AW[:-1]).sum(axis=0, dtype=np.uint8)
+        return moves
+
+    def _dreamt(self, odds_AW: npt.NDArray[np.float64], here: Here) -> npt.NDArray[np.float64]:
+        """[A, W] what dreams make of the odds: e^(strength * (share - pi))."""
+        pi_AW = odds_AW / odds_AW.sum(axis=0)
+        nats_AW = np.zeros_like(odds_AW)
+        for kind, moves_W in ((KNOWN, here.known_W), (HOPE, here.hope_W)):
+            strength_W = self._phi.dream_DG[kind].take(here.gain_W) * (moves_W > 0)
+            nats_AW += strength_W * (SHARE_A16.take(moves_W, axis=1) - pi_AW)
+        return np.exp(nats_AW - nats_AW.max(axis=0))
+
+    def _read(self) -> None:
+        """What the network says of the observations that are new."""
+        seen = self._odds_AU.shape[1]
+        score_AU = scores(self._phi.net, scene_of(self._met, self._config, len(self._phi.net["in"]), seen))
+        odds_AU = np.exp(score_AU - score_AU.max(axis=0), dtype=np.float64)
+        self._odds_AU = np.concatenate((self._odds_AU, odds_AU), axis=1)

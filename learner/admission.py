@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protocol.config import Config
+from protocol.config import MAX_SIDE, Config
 from protocol.learning.credit import horizons
 from protocol.wire.messages import Attempts, Rollouts
-from protocol.world.maze import FREE, MAX_SIDE, MOVES, TRAP, UNREACHABLE, Indices, Ints, Mazes, shortest_M
+from protocol.world.maze import FREE, MOVES, TRAP, UNREACHABLE, Floats, Indices, Ints, Mazes, shortest_M
 from protocol.world.senses import Bytes, Observations, Sight, open_moves
-from protocol.world.walk import Floats, Here, Known, Walk, learned, walk
+from protocol.world.walk import Here, Known, Walk, learned, walk
 
 
 class AdmissionError(Exception):
@@ -33,6 +33,7 @@ class Replay:
     maze_U: Indices | None  # [U] the maze of each, where each maze has a network of its own
     walks: tuple[Walk, ...]  # K + 1: before each inner step, and after the last
     knowns: tuple[Known, ...]  # K + 1: what the robots knew before each
+    behaviours: tuple[Floats, ...]  # K + 1: [N] the log-probability that each move was drawn with, as the actor says
 
 
 def admit(rollouts: Rollouts, config: Config) -> Replay:
@@ -69,7 +70,8 @@ def _replay(rollouts: Rollouts, each: list[int], config: Config) -> Replay:
     open_UA = open_moves(feature_UF, config.policy)
     if not all(open_UA[again.row_N, again.move_N].all() for again in walks):
         raise AdmissionError("steps")
-    return Replay(mazes, feature_UF, met.mazes(), tuple(walks), tuple(knowns))
+    behaviours = tuple(stage.log_prob for stage in rollouts.stages)
+    return Replay(mazes, feature_UF, met.mazes(), tuple(walks), tuple(knowns), behaviours)
 
 
 class _Record:
@@ -79,15 +81,15 @@ class _Record:
         self._attempts, self._length_W = attempts, attempts.length.astype(np.int64)
         self._first_W = np.cumsum(self._length_W) - self._length_W
 
-    def choose(self, here: Here) -> tuple[Bytes, Floats]:
-        """[W] the move of each, and the log-probability that the actor says it was drawn with."""
+    def choose(self, here: Here) -> Bytes:
+        """[W] the move of each."""
         if (self._length_W[here.walker_W] <= here.time).any():
             raise AdmissionError("steps")
         row_W = self._first_W[here.walker_W] + here.time
         move_W = self._attempts.move[row_W]
         if move_W.max() >= len(MOVES):
             raise AdmissionError("steps")
-        return move_W, self._attempts.log_prob[row_W]
+        return move_W
 
 
 def _has_size(mazes: Mazes, config: Config) -> bool:

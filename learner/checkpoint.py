@@ -89,9 +89,7 @@ def load(run_dir: Path) -> Checkpoint | None:
         except CheckpointError as error:
             log.warning("%s is damaged (%s); trying the checkpoint before it", path, error)
     if found:
-        raise ClewError(
-            f"no checkpoint in {run_dir / 'checkpoints'} is whole; start anew in another run directory"
-        )
+        raise ClewError(f"no checkpoint in {run_dir / 'checkpoints'} is whole; start anew in another run directory")
     return None
 
 
@@ -104,9 +102,7 @@ def beginning(run_dir: Path, config: Config, resume: bool) -> Checkpoint | None:
     checkpoint = load(run_dir)
     if checkpoint and checkpoint.config != config:
         others = ", ".join(_differences(checkpoint.config, config))
-        raise ClewError(
-            f"the run in {run_dir} has another config: {others}; use its own, or another --run-dir"
-        )
+        raise ClewError(f"the run in {run_dir} has another config: {others}; use its own, or another --run-dir")
     return checkpoint
 
 

@@ -31,9 +31,7 @@ PARTING_S = 1.0  # at the end of a run, for actors that are in the middle of som
 SENT_AWAY = 1_000  # so many are remembered
 KEYS_S = 1.0  # between two looks at who may connect
 PING = encode(Ping())
-ANOTHER_VERSION = encode(
-    Bye("refused", "the learner runs another version of clew; install the same one on both sides")
-)
+ANOTHER_VERSION = encode(Bye("refused", "the learner runs another version of clew; install the same one on both sides"))
 DIVERGED_AFTER = 20  # answers in a row, and a lease's time, without one that is finite
 ROUTINE = ("late", "duplicate", "version", "stranger")  # refusals of who was slow, or had just gone
 
@@ -69,9 +67,7 @@ class Clerk:
         self._run = run
         self._session = secrets.token_hex(8)
         self._replays: dict[int, Replay] = {}  # of the rollouts that count, by issue
-        self._sent_away: deque[Actor] = deque(
-            maxlen=SENT_AWAY
-        )  # asked to start over, and perhaps not back yet
+        self._sent_away: deque[Actor] = deque(maxlen=SENT_AWAY)  # asked to start over, and perhaps not back yet
         self._metrics_of: dict[Actor, str] = {}  # where each actor's metrics are, if it serves any
         self._not_finite, self._finite_until = 0, 0.0  # answers in a row; when that began
         self._computing = False  # whether the learner has a batch, and theta is to come
@@ -168,9 +164,7 @@ class Clerk:
         """Publishes theta when it is there; gives the learner the next batch when that is complete."""
         if self._computing and self._has_news:
             self._thetas = self._published.get()
-            self._links.publish(
-                encode(Theta(self.schedule.version + 1, self._thetas[self.schedule.version + 1]))
-            )
+            self._links.publish(encode(Theta(self.schedule.version + 1, self._thetas[self.schedule.version + 1])))
             self.schedule.take()
             self._computing, self._updated_at = False, time.monotonic()
         if not self._computing and self._has_news:

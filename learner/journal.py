@@ -36,9 +36,7 @@ class Journal:
                 self._cut_back()
                 undo.pop_all()
         except OSError as error:
-            raise ClewError(
-                f"cannot write to {run_dir}: {error.strerror}; choose another --run-dir"
-            ) from None
+            raise ClewError(f"cannot write to {run_dir}: {error.strerror}; choose another --run-dir") from None
 
     def append(self, record: Record) -> OSError | None:
         """Hands a record to the operating system; or says why it must wait, and tries again at the next."""
@@ -65,9 +63,7 @@ class Journal:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ClewError(
-                f"another learner works in {run_dir}; end it, or choose another --run-dir"
-            ) from None
+            raise ClewError(f"another learner works in {run_dir}; end it, or choose another --run-dir") from None
 
     def _write(self) -> None:
         """Writes what waits, as far as there is room."""

@@ -89,9 +89,7 @@ class Learner:
                 self.step()
             self._save()
             if self._saved != self._version:
-                raise ClewError(
-                    f"update {self._version} could not be saved in {self._run_dir}; make room and --resume"
-                )
+                raise ClewError(f"update {self._version} could not be saved in {self._run_dir}; make room and --resume")
         finally:
             self.shutdown()
 
@@ -193,9 +191,7 @@ class Learner:
         self._refusals["checkpoint"] += 1
         count = self._refusals["checkpoint"]
         if count & (count - 1) == 0:
-            log.error(
-                "cannot write to %s: %s; make room there, training goes on", self._run_dir, error.strerror
-            )
+            log.error("cannot write to %s: %s; make room there, training goes on", self._run_dir, error.strerror)
 
     def _fresh(self) -> Checkpoint:
         """Where a new run begins."""

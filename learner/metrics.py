@@ -72,30 +72,20 @@ class LearnerMetrics(Collector):
         record = live.record or {}
         for name, count in live.totals.items():
             yield counter(f"{name}", f"{name.capitalize()} since the start.", {"": count})
-        yield counter(
-            "leases", "Leases handed out, by why; expired: past their deadline.", live.leases, "event"
-        )
+        yield counter("leases", "Leases handed out, by why; expired: past their deadline.", live.leases, "event")
         every = {**dict.fromkeys(REASONS, 0), **live.refusals}
         yield counter("refusals", "Messages, gradients and checkpoints that did not count.", every, "reason")
-        yield counter(
-            "wire_bytes", "On both links; theta counts once for all actors.", live.bytes, "direction"
-        )
+        yield counter("wire_bytes", "On both links; theta counts once for all actors.", live.bytes, "direction")
         yield gauge("update", "Updates of the whole run that are done.", {"": live.version})
         yield gauge("updates_planned", "Updates after which the run is over.", {"": live.planned})
         yield gauge("actors", "Actors that are alive.", {"": live.actors})
         yield gauge("leases_out", "Leases whose answer or deadline is to come.", {"": live.leases_out})
         yield gauge("leases_missing", "Answers that the next update waits for.", {"": live.leases_missing})
-        yield gauge(
-            "batches_waiting", "Open meta-batches whose answers are not complete.", {"": live.batches_waiting}
-        )
-        yield gauge(
-            "lag_updates", "Updates that the last rollouts were behind theta.", {"": record.get("lag")}
-        )
+        yield gauge("batches_waiting", "Open meta-batches whose answers are not complete.", {"": live.batches_waiting})
+        yield gauge("lag_updates", "Updates that the last rollouts were behind theta.", {"": record.get("lag")})
         yield gauge("checkpoint_age_seconds", "Since the last checkpoint.", {"": live.checkpoint_age_s})
         yield gauge("theta_norm", "Euclidean norm of theta.", {"": live.theta_norm})
-        yield gauge(
-            "gradient_norm", "Of the last meta-gradient, before clipping.", {"": record.get("gradient_norm")}
-        )
+        yield gauge("gradient_norm", "Of the last meta-gradient, before clipping.", {"": record.get("gradient_norm")})
         yield gauge("step_size", "Mean learned step size, by parameter.", live.step_sizes, "parameter")
         for name, about in (
             ("success", "Share of attempts that reach the exit"),
@@ -103,9 +93,7 @@ class LearnerMetrics(Collector):
         ):
             key = "ratio" if name == "steps" else name
             both = {when: record.get(f"{key}_{when}") for when in ("before", "after")}
-            yield gauge(
-                f"{name}_ratio", f"{about}, before and after adaptation, last batch.", both, "adaptation"
-            )
+            yield gauge(f"{name}_ratio", f"{about}, before and after adaptation, last batch.", both, "adaptation")
         gain = record.get("adaptation_gain")
         yield gauge("adaptation_gain", "Mean discounted return after adaptation less before it.", {"": gain})
 

@@ -25,8 +25,7 @@ from protocol.learning.arrays import take
 from protocol.learning.credit import Steps, hindsight, horizons
 from protocol.learning.inner import Made, adapt, chosen, initial_phi, unflatten
 from protocol.learning.policy import Phi, Scene, log_prob, scores
-from protocol.world.maze import UNREACHABLE, Mazes, shortest_M, to_exit
-from protocol.world.walk import Floats
+from protocol.world.maze import UNREACHABLE, Floats, shortest_M, to_exit
 
 FEATURES = 10  # F, of the baseline
 MAX_LOG_RATIO = 3.0  # a move that became 20 times as likely says nothing more
@@ -108,7 +107,9 @@ def _numbers(replay: Replay, first: tuple[int, ...], config: Config) -> list[Num
     mazes, inner = replay.mazes, config.inner
     horizon_M, distance_C = horizons(mazes, config), to_exit(mazes)
     numbers = []
-    for stage, (walk, known) in enumerate(zip(replay.walks, replay.knowns, strict=True)):
+    for stage, (walk, known, behaviour_N) in enumerate(
+        zip(replay.walks, replay.knowns, replay.behaviours, strict=True)
+    ):
         steps = Steps.of(walk, mazes, horizon_M)
         togo_N = steps.returns_to_go(config.run.discount)
         told: Numbers = {
@@ -120,7 +121,7 @@ def _numbers(replay: Replay, first: tuple[int, ...], config: Config) -> list[Num
             "known_N": walk.known_N.astype(np.int64),
             "hope_N": walk.hope_N.astype(np.int64),
             "gain_N": walk.gain_N.astype(np.int64),
-            "behaviour_N": walk.log_prob_N,
+            "behaviour_N": behaviour_N,
             "left_N": steps.left_N.astype(np.int64),
             "togo_N": togo_N,
             "known_NF": baseline_features(steps, distance_C, known.way_C, config),
@@ -310,8 +311,8 @@ def fitted_value(stage: Stage, fit_FG: Tensor) -> Tensor:
 
 def normal_equations(stage: Stage) -> Tensor:
     """[F, G] float64, what the fit of `fitted_value` solves, its right-hand side in the last column."""
-    known_NF = stage.known_NF
-    return torch.column_stack((known_NF.T @ known_NF, known_NF.T @ stage.togo_N)).double()
+    known_NF = stage.known_NF.double()  # in single precision, shares of a batch would not add up to its fit
+    return torch.column_stack((known_NF.T @ known_NF, known_NF.T @ stage.togo_N.double()))
 
 
 def baseline_features(steps: Steps, distance_C: npt.NDArray[Any], way_C: npt.NDArray[Any], config: Config) -> Floats:

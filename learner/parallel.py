@@ -82,9 +82,7 @@ class Seat:
     def meet(self, device: torch.device) -> None:
         """Returns when all are there."""
         if not dist.is_available():
-            raise ClewError(
-                "this torch is built without torch.distributed; start the learner without torchrun"
-            )
+            raise ClewError("this torch is built without torch.distributed; start the learner without torchrun")
         if self.ranks == self.local_ranks:  # nobody else needs to reach them
             loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
             os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)

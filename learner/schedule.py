@@ -58,9 +58,7 @@ class Schedule:
         self._returned: list[Place] = []  # a heap of what goes out again, before that
         self._answers: dict[int, dict[int, Rollouts]] = {}  # of the open batches, by chunk
         self._out: OrderedDict[int, Issue] = OrderedDict()  # all wait equally long: the next deadline first
-        self._alone: OrderedDict[int, Place] = (
-            OrderedDict()
-        )  # issues whose chunk went out once, the oldest first
+        self._alone: OrderedDict[int, Place] = OrderedDict()  # issues whose chunk went out once, the oldest first
         self._copies: Counter[Place] = Counter()  # of each chunk that are out
         # By leases held, in order; a plain dict would step over all that have left it to find its first.
         self._free: list[OrderedDict[Actor, None]] = [OrderedDict() for _ in range(MAX_CAPACITY)]

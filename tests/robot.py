@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
 from protocol.config import PolicyConfig
-from protocol.world.maze import Mazes
+from protocol.world.maze import EXIT, FREE, TRAP, WALL, Mazes
 
 Cell = tuple[int, int]  # row, column
 
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left
 NO_MOVE = 4
+KIND = {"S": FREE, ".": FREE, "#": WALL, "E": EXIT, "H": TRAP}
 FAR = 2**31 - 1  # the distance where there is no way
 NEVER, EARLIER, VISITED_0, VISITED_1, VISITED_2, BUMPED = range(6)
 MOST_GAIN, NO_WAY, NO_EXIT = 31, 32, 33
@@ -271,5 +272,10 @@ def random_drawing(rng: np.random.Generator, most: int = 7) -> Drawing:
             return drawing
 
 
-def mazes_of(drawings: Iterable[Drawing]) -> Mazes:
-    return Mazes.from_text("\n\n".join(drawing.text for drawing in drawings))
+def mazes_of(drawings: Sequence[Drawing]) -> Mazes:
+    """The mazes as they are drawn, whether some way leads to an exit or none."""
+    return Mazes(
+        np.array([(drawing.rows, drawing.columns) for drawing in drawings], np.int32),
+        np.array([drawing.number(drawing.start) for drawing in drawings], np.int32),
+        np.array([KIND[mark] for drawing in drawings for mark in drawing.mark.values()], np.uint8),
+    )

@@ -5,36 +5,38 @@ from __future__ import annotations
 import pytest
 import torch
 
-from actors.rollout import collect
+from actors.actor import work_on
+from learner.admission import admit
 from learner.learner import find_device
 from learner.outer import Batch, Gradient, meta_gradient
 from protocol.config import Config
 from protocol.learning.inner import initial_theta
-from protocol.world.states import StateTable
-
-CONFIG = Config.model_validate(
-    {
-        "inner": {"attempts": 4, "steps": 2},
-        "outer": {"attempts": 4},
-        "run": {"mazes": 8, "mazes_per_lease": 8},
-    }
-)
+from protocol.wire.messages import Lease
 
 
-def gradient_on(device: torch.device) -> Gradient:
-    theta_P = initial_theta(CONFIG)
-    mazes, stages, _ = collect(theta_P, (0, 0, 0), CONFIG)
-    batch = Batch.of(StateTable.of(mazes, CONFIG.policy.radius), stages, CONFIG, device)
-    return meta_gradient(torch.from_numpy(theta_P).to(device), batch, CONFIG)
+def gradient_on(device: torch.device, adapts: str) -> Gradient:
+    config = Config.model_validate(
+        {
+            "maze": {"family": ["perfect", "blocks"], "side": [7, 9]},
+            "inner": {"attempts": 4, "steps": 2, "adapts": adapts},
+            "outer": {"attempts": 4},
+            "run": {"mazes": 8, "mazes_per_lease": 8},
+        }
+    )
+    theta_P = initial_theta(config)
+    rollouts = work_on(Lease(0, 0, 0, 0, (0, 0, 0), 1.0), theta_P, config)
+    batch = Batch.of([admit(rollouts, config)], config, device)
+    return meta_gradient(torch.from_numpy(theta_P).to(device), batch, config)
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
-def test_the_meta_gradient_on_a_gpu_is_that_on_the_cpu_and_repeats_bit_for_bit() -> None:
+@pytest.mark.parametrize("adapts", ["cells", "all"])
+def test_the_meta_gradient_on_a_gpu_is_that_on_the_cpu_and_repeats_bit_for_bit(adapts: str) -> None:
     assert find_device("auto").type == "cuda"
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        here, first, again = (gradient_on(torch.device(name)) for name in ("cpu", "cuda", "cuda"))
+        here, first, again = (gradient_on(torch.device(name), adapts) for name in ("cpu", "cuda", "cuda"))
     finally:
         torch.use_deterministic_algorithms(False)
     assert first.vector.is_cuda

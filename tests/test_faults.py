@@ -62,9 +62,7 @@ def waits(house: House) -> float:
     return max(float(record["seconds"]) for record in house.journal()[1:])
 
 
-def test_no_batch_waits_for_long_where_actors_are_killed_all_the_time(
-    house: House, undisturbed: list[str]
-) -> None:
+def test_no_batch_waits_for_long_where_actors_are_killed_all_the_time(house: House, undisturbed: list[str]) -> None:
     rng = random.Random(0)
     learner = house.learner(LONG)
     team = [house.actor() for _ in range(3)]
@@ -79,9 +77,7 @@ def test_no_batch_waits_for_long_where_actors_are_killed_all_the_time(
     assert waits(house) < TIMEOUT_S + 2.0
 
 
-def test_what_a_frozen_actor_holds_is_with_others_by_the_deadline(
-    house: House, undisturbed: list[str]
-) -> None:
+def test_what_a_frozen_actor_holds_is_with_others_by_the_deadline(house: House, undisturbed: list[str]) -> None:
     learner = house.learner(LONG)
     frozen = house.actor()
     learner.until(3)
@@ -116,9 +112,7 @@ def test_an_actor_that_hangs_while_its_heartbeats_go_on_loses_its_leases_and_its
 
 
 @pytest.mark.slow
-def test_a_learner_that_is_killed_ten_times_goes_on_while_its_actors_live(
-    house: House, undisturbed: list[str]
-) -> None:
+def test_a_learner_that_is_killed_ten_times_goes_on_while_its_actors_live(house: House, undisturbed: list[str]) -> None:
     rng = random.Random(1)
     team = [house.actor() for _ in range(2)]
     done = 0
@@ -140,7 +134,7 @@ def test_a_learner_that_is_killed_ten_times_goes_on_while_its_actors_live(
 
 
 def test_an_actor_in_the_midst_of_a_long_lease_ends_within_two_seconds(house: House) -> None:
-    config = with_run(mazes=2_000, mazes_per_lease=2_000, horizon=1_000).model_copy(
+    config = with_run(mazes=2_000, mazes_per_lease=2_000, horizon_per_cell=40).model_copy(
         update={"inner": CONFIG.inner.model_copy(update={"attempts": 50})}
     )
     links = LearnerLinks(house.address, Limits.of(config))
@@ -175,9 +169,7 @@ def working(pid: int | None) -> None:
         assert time.monotonic() < deadline
 
 
-def test_a_run_in_which_nothing_finite_comes_any_more_ends(
-    house: House, impostor: Callable[..., Impostor]
-) -> None:
+def test_a_run_in_which_nothing_finite_comes_any_more_ends(house: House, impostor: Callable[..., Impostor]) -> None:
     learner = house.learner(with_run(lease_timeout_s=0.5))
     broken = impostor()
     [lease] = broken.hears(Lease)
@@ -187,9 +179,7 @@ def test_a_run_in_which_nothing_finite_comes_any_more_ends(
     began, told = time.monotonic(), 0
     while learner.process.is_alive():
         assert time.monotonic() < began + DEADLINE_S
-        broken.say(
-            replace(nan, issue=lease.issue, batch=lease.batch, chunk=lease.chunk, version=lease.version)
-        )
+        broken.say(replace(nan, issue=lease.issue, batch=lease.batch, chunk=lease.chunk, version=lease.version))
         told += 1
         broken.say(Hello(CONTRACT, "broken", 1, ""))
         for frames in broken.links.receive(0.1):

@@ -26,6 +26,7 @@ from protocol.wire.messages import (
     Theta,
     Welcome,
 )
+from protocol.world.maze import TRAP, WALL
 from tests.test_processes import CONFIG, House, Impostor, Learner, new_house
 from tests.test_wire import packed
 
@@ -89,19 +90,21 @@ def mutations(honest: Rollouts, rng: random.Random) -> Iterator[Frames]:
 def lie(honest: Rollouts, rng: random.Random) -> Rollouts:
     """An answer to a lease that is really held, whose content breaks a rule."""
     first, last = honest.stages
-    mazes, beyond = honest.mazes, np.uint16(1)
-    elsewhere = last.visits.copy()
-    elsewhere[0] += 4  # an attempt that begins in state 1
+    mazes = honest.mazes
+    nowhere = last.move.copy()
+    nowhere[0] = 4  # no move at all
     return rng.choice(
         [
             replace(honest, stages=(first, replace(last, log_prob=np.full_like(last.log_prob, np.nan)))),
-            replace(honest, stages=(first, replace(last, log_prob=last.log_prob[:, :-1]))),
-            replace(honest, stages=(first, replace(last, length=last.length + beyond))),
-            replace(honest, stages=(first, replace(last, visits=elsewhere))),
-            replace(honest, stages=(last, first)),
-            replace(honest, mazes=replace(mazes, exit=mazes.start)),
-            replace(honest, mazes=replace(mazes, start=mazes.start - np.int32(10_000))),
-            replace(honest, mazes=replace(mazes, blocked=~mazes.blocked)),
+            replace(honest, stages=(first, replace(last, log_prob=last.log_prob[:-1]))),
+            replace(honest, stages=(first, replace(last, length=last.length + np.int32(1)))),
+            replace(honest, stages=(first, replace(last, length=-last.length))),
+            replace(honest, stages=(first, replace(last, move=nowhere))),
+            replace(honest, stages=(first, last, last)),
+            replace(honest, mazes=replace(mazes, start_M=mazes.start_M - np.int32(10_000))),
+            replace(honest, mazes=replace(mazes, shape_M2=mazes.shape_M2 * np.int32(2))),
+            replace(honest, mazes=replace(mazes, cell_C=np.where(mazes.cell_C == WALL, TRAP, WALL).astype(np.uint8))),
+            replace(honest, mazes=replace(mazes, cell_C=mazes.cell_C + np.uint8(200))),
         ]
     )
 
@@ -194,6 +197,6 @@ def test_a_flood_of_malice_is_counted_and_changes_nothing(tmp_path: Path) -> Non
     with long_run(tmp_path / "quiet") as (house, learner):
         learner.until(len(loud))
         assert stopped(house, learner)[: len(loud)] == loud
-    expected = {"header", "frames", "size", "kind", "length", "layout", "contract", "fields", "value"}
+    expected = {"header", "frames", "size", "kind", "length", "layout", "contract", "fields"}
     expected |= {"stranger", "unknown", "duplicate", "version"} | {"shape", "steps", "maze", "not_finite"}
     assert expected <= set(found)

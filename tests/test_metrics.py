@@ -81,8 +81,7 @@ def offences(family: Metric) -> list[str]:
         "counter without _total": family.type == "counter" and not is_total,
         "_total without counter": family.type != "counter" and name.endswith("_total"),
         "a histogram's suffix": name.endswith(("_count", "_sum", "_bucket")),
-        "time without _seconds": bool(words & {"age", "time", "duration", "phase"})
-        and not name.endswith("_seconds"),
+        "time without _seconds": bool(words & {"age", "time", "duration", "phase"}) and not name.endswith("_seconds"),
         "bytes in the middle": "bytes" in words and not name.endswith("_bytes"),
     }
     return [f"{name}: {what}" for what, is_so in found.items() if is_so]

@@ -19,17 +19,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors.rollout import collect
+from actors.actor import work_on
 from deploy import cli
 from learner import checkpoint, parallel
-from learner.admission import join
+from learner.admission import Replay, admit
 from learner.ascent import Floats
 from learner.outer import Batch, Totals, meta_gradient
 from learner.parallel import RankError, Seat, Team, follow, shares
 from protocol.config import ClewError, Config
 from protocol.learning.inner import initial_theta
-from protocol.wire.messages import Rollouts
-from protocol.world.states import StateTable
+from protocol.wire.messages import Lease, Rollouts
 from tests.parties import Pace, Party, Place, new_place, place
 from tests.test_cli import CLEW, ENVIRONMENT, wait_until
 from tests.test_network import HERE, free_ports
@@ -63,7 +62,7 @@ def make_config(
     return Config.model_validate(
         {
             "maze": {"side": 7},
-            "run": {"mazes": 2 * leases, "mazes_per_lease": 2, "horizon": 30},
+            "run": {"mazes": 2 * leases, "mazes_per_lease": 2, "horizon_per_cell": 1},
             "inner": {"attempts": 3, "steps": 2, **(inner or {})},
             "outer": {"attempts": 2, "entropy": 0.1, **(outer or {})},
         }
@@ -71,19 +70,17 @@ def make_config(
 
 
 def make_parts(config: Config) -> list[Rollouts]:
-    parts = []
-    for chunk in range(config.run.leases):
-        mazes, stages, seconds = collect(initial_theta(config), (0, chunk), config)
-        parts.append(Rollouts(0, chunk, chunk, 0, seconds, mazes, stages))
-    return parts
+    theta_P = initial_theta(config)
+    leases = [Lease(0, chunk, chunk, 0, (0, chunk), 1.0) for chunk in range(config.run.leases)]
+    return [work_on(lease, theta_P, config) for lease in leases]
 
 
-def tables_of(parts: list[Rollouts], config: Config) -> list[StateTable]:
-    return [StateTable.of(part.mazes, config.policy.radius) for part in parts]
+def replays_of(parts: list[Rollouts], config: Config) -> list[Replay]:
+    return [admit(part, config) for part in parts]
 
 
-def batch_of(parts: list[Rollouts], config: Config, dtype: torch.dtype) -> Batch:
-    return Batch.of(StateTable.concatenate(tables_of(parts, config)), join(parts), config, CPU, dtype)
+def batch_of(parts: list[Rollouts], config: Config, dtype: torch.dtype, device: torch.device = CPU) -> Batch:
+    return Batch.of(replays_of(parts, config), config, device, dtype)
 
 
 def theta_of(config: Config) -> Tensor:
@@ -93,9 +90,7 @@ def theta_of(config: Config) -> Tensor:
 
 
 def total_of(totals: list[Totals]) -> Totals:
-    return Totals(
-        *(torch.stack([getattr(one, field.name) for one in totals]).sum(0) for field in fields(Totals))
-    )
+    return Totals(*(torch.stack([getattr(one, field.name) for one in totals]).sum(0) for field in fields(Totals)))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
@@ -118,9 +113,7 @@ def test_the_gradients_and_figures_of_shares_add_up_to_those_of_the_batch(
         vector = some[0].vector + some[1].vector
         assert (vector - whole.vector).norm() < tolerance * whole.vector.norm()
         for name in whole.figures.keys() - {"gradient_norm"}:
-            assert sum(one.figures[name] for one in some) == pytest.approx(
-                whole.figures[name], rel=1e-4, abs=1e-6
-            )
+            assert sum(one.figures[name] for one in some) == pytest.approx(whole.figures[name], rel=1e-4, abs=1e-6)
         # and no share knows it all by itself
         assert (some[0].vector - whole.vector).norm() > 0.1 * whole.vector.norm()
 
@@ -189,11 +182,11 @@ def test_a_team_has_the_gradient_of_one_process_even_where_some_have_nothing_to_
 ) -> None:
     config = make_config(leases)
     parts, theta_P = make_parts(config), theta_of(config)
-    tables = tables_of(parts, config)
+    replays = replays_of(parts, config)
     whole = meta_gradient(theta_P, batch_of(parts, config, torch.float32), config)
     mine, others = followers(ranks)
     with Team(mine, config, CPU) as team:
-        once, again = (team.gradient(theta_P, parts, tables) for _ in range(2))
+        once, again = (team.gradient(theta_P, parts, replays) for _ in range(2))
     for other in others:
         exits(other, 0)
     assert torch.equal(once.vector, again.vector)
@@ -216,7 +209,7 @@ def test_a_follower_waits_as_long_as_there_are_signs_of_life_and_no_longer(
     exits(other, 1)
     parts = make_parts(config)
     with pytest.raises(RankError, match="no longer answers"):
-        team.gradient(theta_of(config), parts, tables_of(parts, config))
+        team.gradient(theta_of(config), parts, replays_of(parts, config))
 
 
 @pytest.mark.cuda
@@ -226,12 +219,10 @@ def test_a_team_on_a_gpu_adds_up_over_nccl(followers: Followers) -> None:
     parts = make_parts(config)
     mine, _ = followers(1)
     device = mine.device(torch.device("cuda"))
-    theta_P, tables = theta_of(config).to(device), tables_of(parts, config)
+    theta_P = theta_of(config).to(device)
     with Team(mine, config, device) as team:
-        found = team.gradient(theta_P, parts, tables)
-    whole = meta_gradient(
-        theta_P, Batch.of(StateTable.concatenate(tables), join(parts), config, device), config
-    )
+        found = team.gradient(theta_P, parts, replays_of(parts, config))
+    whole = meta_gradient(theta_P, batch_of(parts, config, torch.float32, device), config)
     assert (found.vector - whole.vector).norm() < 1e-5 * whole.vector.norm()
 
 
@@ -260,9 +251,7 @@ def test_more_processes_than_gpus_are_refused() -> None:
 # Whole learners
 
 
-DEADLINE_S = (
-    100.0  # for anything to happen at all; three processes of torch start at once, perhaps on one core
-)
+DEADLINE_S = 100.0  # for anything to happen at all; three processes of torch start at once, perhaps on one core
 
 
 def whole(test: Callable[..., None]) -> Callable[..., None]:
@@ -300,9 +289,7 @@ def start(place: Place, command: list[str], name: str, **variables: object) -> P
     log = place.folder / f"{name}-{len(list(place.folder.glob('*.log')))}.log"
     environment = ENVIRONMENT | {key: str(value) for key, value in variables.items()}
     with log.open("w") as errors:
-        process = subprocess.Popen(
-            command, cwd=place.folder, env=environment, stdout=subprocess.DEVNULL, stderr=errors
-        )
+        process = subprocess.Popen(command, cwd=place.folder, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
     place.undo.enter_context(process)
     place.undo.callback(process.terminate)  # torchrun then ends the processes that it started
     return Party(process, log)

@@ -243,9 +243,7 @@ def test_a_learner_that_was_stopped_goes_on_bit_for_bit(house: House, quiet: lis
     assert house.hashes() == quiet
 
 
-def test_a_learner_that_was_killed_goes_on_bit_for_bit_and_its_actors_live(
-    house: House, quiet: list[str]
-) -> None:
+def test_a_learner_that_was_killed_goes_on_bit_for_bit_and_its_actors_live(house: House, quiet: list[str]) -> None:
     actor = house.actor()
     for update in (2, 5, 10, 17):  # before the first checkpoint, and after some
         learner = house.learner(resume=True)
@@ -285,9 +283,7 @@ def test_a_lease_past_its_deadline_goes_to_others_and_a_second_answer_is_dropped
     assert house.hashes() == quiet
 
 
-def test_whoever_joins_late_fetches_the_theta_that_it_missed(
-    house: House, impostor: Callable[..., Impostor]
-) -> None:
+def test_whoever_joins_late_fetches_the_theta_that_it_missed(house: House, impostor: Callable[..., Impostor]) -> None:
     learner = house.learner()
     early = house.actor()
     learner.until(5)

@@ -40,10 +40,10 @@ def rollouts(lengths: tuple[int, ...] = (1, 2, 2, 1), side: int = 5) -> Rollouts
     steps = sum(lengths)
     attempts = Attempts(
         np.array(lengths, np.int32),
-        np.arange(steps).astype(np.uint8) & 3,
+        (np.arange(steps) % 4).astype(np.uint8),
         np.linspace(-2, 0, steps, dtype=np.float32),
     )
-    cells = np.arange(2 * side**2).astype(np.uint8) & 3
+    cells = (np.arange(2 * side**2) % 4).astype(np.uint8)
     mazes = Mazes(np.full((2, 2), side, np.int32), np.array([1, 2], np.int32), cells)
     return Rollouts(3, 1, 2**62, 2, {"sampling": 0.25}, mazes, (attempts, attempts))
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocol.config import Config
-from protocol.world.maze import EXIT, UNREACHABLE, Bools, Indices, Ints, Mazes
-from protocol.world.walk import Bytes, Floats, Walk
+from protocol.world.maze import EXIT, UNREACHABLE, Bools, Floats, Indices, Ints, Mazes
+from protocol.world.walk import Walk
 
 HINDSIGHT = 11  # G, what `hindsight` knows of a step
 ADVANTAGE = 1  # the row of it that holds the advantage

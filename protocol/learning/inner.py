@@ -22,8 +22,8 @@ from protocol.learning import policy
 from protocol.learning.arrays import Array, exp, fixed, is_torch, like, relu, sum_by
 from protocol.learning.credit import ADVANTAGE, HINDSIGHT
 from protocol.learning.policy import DREAMS, GAINS, HOPE, KNOWN, Phi, Scene
-from protocol.world.maze import MOVES, Indices
-from protocol.world.walk import MOST_GAIN, NO_EXIT, NO_WAY, Floats
+from protocol.world.maze import MOVES, Floats, Indices
+from protocol.world.walk import MOST_GAIN, NO_EXIT, NO_WAY
 
 A = len(MOVES)
 CREDIT_SCALE = 10.0  # of a credit network's output: what one attempt must teach is far larger than Adam's steps
@@ -158,8 +158,9 @@ def adapt(
       log_prob_AN: log pi of phi_k at the steps of `made`.
       attempts_left: attempts that are to come after those that the result makes.
     """
+    net = phi.net
     if config.inner.estimator == "first-order":
-        log_prob_AN = fixed(log_prob_AN)
+        log_prob_AN, net = fixed(log_prob_AN), {name: fixed(value) for name, value in net.items()}
     credit_N = credit(theta, made.known_GN) / made.attempts
     taken_N = chosen(log_prob_AN, made.move_N)
     weight_N = WEIGHTS[config.inner.estimator](credit_N, taken_N, made)
@@ -168,17 +169,18 @@ def adapt(
     kept = 1 / (1 + exp(-theta["keep"])) if "keep" in theta else 1.0
     raised_AC = sum_by(slope_AN, made.at_N, phi.delta_AC.shape[1])
     delta_AC = kept * phi.delta_AC + alpha(theta, "cells", config) * raised_AC
-    net = phi.net
+    adapted = phi.net
     if config.inner.adapts == "all":
         slopes = _slopes(net, sum_by(slope_AN, made.row_N, scene.x_UAF.shape[0]), scene)
-        net = {name: value + alpha(theta, name, config) * slopes[name] for name, value in net.items()}
-    return Phi(net, delta_AC, dreams(theta, attempts_left, config))
+        adapted = {name: value + alpha(theta, name, config) * slopes[name] for name, value in phi.net.items()}
+    return Phi(adapted, delta_AC, dreams(theta, attempts_left, config))
 
 
 def chosen(log_prob_AN: Array, move_N: Array) -> Array:
     """[N] of the move that was made."""
-    rows = len(move_N)
-    return log_prob_AN.reshape(-1)[move_N * rows + like(np.arange(rows), log_prob_AN)]
+    if not is_torch(log_prob_AN):
+        return log_prob_AN[move_N, np.arange(len(move_N))]
+    return log_prob_AN.gather(0, move_N[None])[0]
 
 
 def _slopes(net: policy.Net, slope_AU: Array, scene: Scene) -> policy.Net:

@@ -16,9 +16,9 @@ import numpy as np
 
 from protocol.config import Config
 from protocol.learning.arrays import Array, exp, like, log_softmax, relu
-from protocol.world.maze import MOVES
+from protocol.world.maze import MOVES, Floats
 from protocol.world.senses import Bytes, features, open_moves, turns
-from protocol.world.walk import NO_EXIT, Floats
+from protocol.world.walk import NO_EXIT
 
 A = len(MOVES)
 SHUT = -1e4  # the score of a move into a wall that is sensed: its probability is 0 in any precision

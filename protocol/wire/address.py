@@ -29,9 +29,7 @@ class Address:
         ipc = re.fullmatch(r"ipc://([^\0@][^\0]*)", text)
         if ipc and len(os.fsencode(ipc[1])) <= MAX_IPC_PATH:
             return Address("ipc", ipc[1], "")
-        raise ClewError(
-            f"{text!r} is no address; use tcp://HOST:PORT, or ipc://PATH of {MAX_IPC_PATH} bytes at most"
-        )
+        raise ClewError(f"{text!r} is no address; use tcp://HOST:PORT, or ipc://PATH of {MAX_IPC_PATH} bytes at most")
 
     def __str__(self) -> str:
         return f"tcp://{self.place}:{self.port}" if self.scheme == "tcp" else f"ipc://{self.place}"

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from protocol.config import Config
 from protocol.wire.messages import Attempts, Hello, Message, Rollouts, Theta
-from protocol.world.maze import MOVES, Mazes
+from protocol.world.maze import Mazes
 
 Array = npt.NDArray[Any]
 Slot = tuple[str, int]  # dtype and number of dimensions that a place in a message wants
@@ -152,11 +152,10 @@ def _arrays_in(body: bytes, declared: Declared) -> list[Array]:
     begins = list(accumulate(map(_padded, sizes), initial=0))
     if begins.pop() != len(body):
         raise WireError("length")
-    arrays = [
+    return [
         np.frombuffer(body, DTYPES[dtype], count, begin).reshape(shape)
         for (dtype, shape), count, begin in zip(declared, counts, begins, strict=True)
     ]
-    return arrays
 
 
 def _padded(size: int) -> int:

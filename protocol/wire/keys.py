@@ -128,9 +128,7 @@ def read_allowed(folder: Path) -> tuple[dict[bytes, str], list[str]]:
         if not NAME.fullmatch(name):
             faults.append(f"{str(path)!a} lets nobody in: no actor can have that name; delete or rename it")
         elif public in names:
-            faults.append(
-                f"{path} lets nobody in: it holds the key of {names[public]}; delete one of the two"
-            )
+            faults.append(f"{path} lets nobody in: it holds the key of {names[public]}; delete one of the two")
         else:
             names[public] = name
     return names, faults

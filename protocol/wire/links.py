@@ -41,9 +41,7 @@ LINGER_MS = 500  # for the last Bye to get out
 CONNECT_MS = 1_500  # else the system's own attempts, seconds apart after a cut, decide when it has healed
 DOMAIN = "clew"  # of our sockets, as ZAP calls it
 FAILURES = (  # of a handshake
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
 NOT_ALLOWED = "the learner refused this actor's key; allow it there with `clew keys add`"
 # A learner with other keys hangs up without a word; so does one that ends, and whoever is no learner.
@@ -197,12 +195,8 @@ class ActorLinks:
             raise ClewError(f"{connect} names no port; use the one that the learner printed")
         self._keys = keys
         self._context = zmq.Context()
-        self._work = new_socket(
-            self._context, zmq.DEALER, self._address, ACTOR_LIMITS.frame_bytes, ACTOR_WORK, keys
-        )
-        self._events = self._work.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | FAILURES | zmq.EVENT_DISCONNECTED
-        )
+        self._work = new_socket(self._context, zmq.DEALER, self._address, ACTOR_LIMITS.frame_bytes, ACTOR_WORK, keys)
+        self._events = self._work.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | FAILURES | zmq.EVENT_DISCONNECTED)
         self._work.connect(str(self._address))
         self._theta: Socket | None = None
         self._theta_port = -1
@@ -361,9 +355,7 @@ def _bind(link: Socket, address: Address) -> Address:
     except zmq.ZMQError as error:
         if error.errno == zmq.EADDRINUSE:
             raise _occupied(address) from None
-        raise ClewError(
-            f"cannot bind {address}: {os.strerror(error.errno or 0)}; choose another address"
-        ) from None
+        raise ClewError(f"cannot bind {address}: {os.strerror(error.errno or 0)}; choose another address") from None
     return Address.of(link.getsockopt_string(zmq.LAST_ENDPOINT))
 
 

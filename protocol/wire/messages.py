@@ -34,9 +34,7 @@ def _contract() -> str:
     return digest.hexdigest()
 
 
-CONTRACT = (
-    _contract()
-)  # what both sides must agree on, bytes and mathematics alike: the sources of `protocol`
+CONTRACT = _contract()  # what both sides must agree on, bytes and mathematics alike: the sources of `protocol`
 
 
 @dataclass(frozen=True)
@@ -54,12 +52,8 @@ class Hello:
 
     contract: Text  # CONTRACT of the actor's code
     actor: Text  # its name, for people
-    capacity: Annotated[
-        int, Field(ge=0, le=MAX_CAPACITY)
-    ]  # leases it may hold; 2: it never waits, 0: looks only
-    metrics: Annotated[
-        str, Field(pattern=METRICS)
-    ]  # where it serves its own: HOST:PORT, :PORT of its host, or ""
+    capacity: Annotated[int, Field(ge=0, le=MAX_CAPACITY)]  # leases it may hold; 2: it never waits, 0: looks only
+    metrics: Annotated[str, Field(pattern=METRICS)]  # where it serves its own: HOST:PORT, :PORT of its host, or ""
 
 
 @dataclass(frozen=True)

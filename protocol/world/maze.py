@@ -23,6 +23,7 @@ Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int32]
 Kinds = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.intp]
+Floats = npt.NDArray[np.float32]
 
 FREE, WALL, EXIT, TRAP = range(4)  # what a cell is
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left as (row, column); A = 4

@@ -68,7 +68,7 @@ class Sight:
 
     mazes: Mazes
     policy: PolicyConfig
-    look_C: Keys  # [C] the number of what is sensed in each cell
+    look_C: Indices  # [C] the number of what is sensed in each cell
     looks_LB: Bools  # [L, B] which of the cells around are walls; outside counts as wall
     compass_LA: Bools  # [L, A] whether the nearest exit lies in each direction; False without a compass
 
@@ -87,7 +87,7 @@ class Sight:
         sensed = [*seen, *(_compass(mazes) if policy.compass else ())]
         if not sensed:
             none = np.zeros((1, A), np.bool_)
-            return Sight(mazes, policy, np.zeros(mazes.cells, np.int64), none[:, :0], none)
+            return Sight(mazes, policy, np.zeros(mazes.cells, np.intp), none[:, :0], none)
         sensed_CX = np.stack(sensed, axis=1)
         sensed_CX[wall_C] = sensed_CX[mazes.first_M[0]]  # nobody stands in a wall
         packed = np.packbits(sensed_CX, axis=1)
@@ -97,7 +97,7 @@ class Sight:
         looks = sensed_CX[first]
         bits = len(seen)
         compass = looks[:, bits:] if policy.compass else np.zeros((len(looks), A), np.bool_)
-        return Sight(mazes, policy, look_C.astype(np.int64), looks[:, :bits], compass)
+        return Sight(mazes, policy, look_C, looks[:, :bits], compass)
 
     @cached_property
     def beside_CA(self) -> Indices:
@@ -136,22 +136,23 @@ class Observations:
         """`by_maze`: whether what is alike in two mazes gets two numbers, since each maze has a network of its own."""
         self._sight, self._by_maze = sight, by_maze
         looks = len(sight.looks_LB)
-        self._look_C = sight.look_C + looks * sight.mazes.maze_C * by_maze
+        # The key of an observation: its look, its last move and its marks, one after another.
+        self._look_C = (sight.look_C + looks * sight.mazes.maze_C * by_maze) * (NO_MOVE + 1) << MARK_BITS * A
         size = looks * (len(sight.mazes) if by_maze else 1) * (NO_MOVE + 1) << MARK_BITS * A
         self._row = np.zeros(size, np.int32)  # 0: not met so far
         self._met: list[Keys] = []
         self.count = 0  # U
 
-    def rows(self, at_W: Indices, last_W: Ints, marks_W: Ints) -> Ints:
+    def rows(self, at_W: Indices, last_W: Indices, marks_W: Ints) -> Ints:
         """[W] the number of each observation: in a cell, with a last move (NO_MOVE: none) and the marks of memory."""
-        key_W = ((self._look_C[at_W] * (NO_MOVE + 1) + last_W) << MARK_BITS * A) | marks_W
-        row_W = self._row[key_W]
+        key_W = self._look_C.take(at_W) + (last_W << MARK_BITS * A) + marks_W
+        row_W = self._row.take(key_W)
         if not row_W.all():
             fresh = np.unique(key_W[row_W == 0])
             self._row[fresh] = np.arange(self.count + 1, self.count + 1 + len(fresh))
             self._met.append(fresh)
             self.count += len(fresh)
-            row_W = self._row[key_W]
+            row_W = self._row.take(key_W)
         return row_W - 1
 
     def features(self, begin: int = 0) -> Bytes:

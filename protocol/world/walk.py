@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from protocol.world import ways
 from protocol.world.maze import EXIT, MOVES, NO_MOVE, TRAP, UNREACHABLE, Bools, Indices, Ints, Kinds
@@ -30,13 +30,12 @@ from protocol.world.senses import (
     Sight,
 )
 
-Floats = npt.NDArray[np.float32]
-
 A = len(MOVES)
-BIT_A = (1 << np.arange(A)).astype(np.uint8)[:, None]  # of each move in a set of moves
+BIT_A1 = (1 << np.arange(A)).astype(np.uint8)[:, None]  # of each move in a set of moves
 MARK = (1 << MARK_BITS) - 1
 SHIFT_A1 = np.arange(0, MARK_BITS * A, MARK_BITS, dtype=np.int32)[:, None]  # where the mark of each direction stands
 BACK_A1 = np.roll(SHIFT_A1, 2)  # where that of the opposite direction stands
+SHIFTS = SHIFT_A1[:, 0]
 EACH_MARK = int((1 << SHIFT_A1).sum())  # the lowest bit of each
 NOW, BEFORE = 1 << MARK_BITS * A, 2 << MARK_BITS * A  # of a cell, beside its marks: visited in this attempt, in one before
 MOST_GAIN = 31  # steps, beyond which a hopeful way is not told from a still shorter one
@@ -65,12 +64,12 @@ class Here:
     walker_W: Indices  # which of all walkers they are
     at_W: Indices  # row of the cell among the C
     row_W: Ints  # number of the observation
-    known_W: Bytes  # the set of moves, one bit each, that follow the known way; 0: there is none
-    hope_W: Bytes  # the same of the hopeful way; 0: it is no shorter, or there is none
-    gain_W: Bytes  # steps by which the hopeful way is shorter, MOST_GAIN at most; or NO_WAY, or NO_EXIT
+    known_W: Bytes | None  # the set of moves, one bit each, that follow the known way; None: nobody dreams
+    hope_W: Bytes | None  # the same of the hopeful way; 0: it is no shorter, or there is none
+    gain_W: Bytes | None  # steps by which the hopeful way is shorter, MOST_GAIN at most; or NO_WAY, or NO_EXIT
 
 
-Choose = Callable[[Here], tuple[Bytes, Floats]]  # [W] a move for each, and its log-probability
+Choose = Callable[[Here], Bytes]  # [W] a move for each
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,9 @@ class Walk:
     length_W: Ints  # [W] steps: until an exit or a trap, or the horizon
     end_W: Indices  # [W] row of the cell, among the C, where the attempt ended
     move_N: Bytes  # [N] the moves
-    log_prob_N: Floats  # [N] the log-probability that each was drawn with
     at_N: Indices  # [N] row of the cell, among the C, before the move
     row_N: Ints  # [N] number of the observation
-    known_N: Bytes  # [N] these three as in `Here`
+    known_N: Bytes  # [N] these three as in `Here`; 0 where nobody dreams
     hope_N: Bytes
     gain_N: Bytes
 
@@ -104,33 +102,37 @@ def walk(
       horizon_M: [M] steps after which an attempt at each maze ends.
       choose: the policy, or a record of moves.
     """
-    mazes, ahead_CA = sight.mazes, sight.mazes.ahead_CA
-    kind_C = mazes.cell_C
-    memory = _Memory(sight, known, attempts)
+    mazes, memory = sight.mazes, _Memory(sight, known, attempts)
+    ahead = mazes.ahead_CA.reshape(-1)
+    ends_C = (mazes.cell_C == EXIT) | (mazes.cell_C == TRAP)
     walker_W = np.arange(len(mazes) * attempts)
-    at_W = np.repeat(mazes.first_M, attempts)
+    at_W, shift_W = np.repeat(mazes.first_M, attempts), memory.shift_W
     horizon_W = np.repeat(horizon_M, attempts)
     length_W, end_W = horizon_W.copy(), at_W.copy()
-    last_W = np.full(len(at_W), NO_MOVE, np.int32)
-    memory.enter(walker_W, at_W)
-    told: list[tuple[Indices, ...]] = []
-    most = int(horizon_W.max())
-    for time in range(most):
-        row_W = met.rows(at_W, last_W, memory.marks(walker_W, at_W))
-        here = Here(time, walker_W, at_W, row_W, *memory.dream(walker_W, at_W))
-        move_W, log_prob_W = choose(here)
-        told.append((walker_W, at_W, row_W, here.known_W, here.hope_W, here.gain_W, move_W, log_prob_W))
-        to_W = ahead_CA[at_W, move_W]
-        memory.pass_on(walker_W, at_W, move_W, to_W)
-        last_W = np.where(to_W != at_W, move_W, last_W).astype(np.int32)
-        kind_W = kind_C[to_W]
-        over_W = (kind_W == EXIT) | (kind_W == TRAP) | (horizon_W[walker_W] == time + 1)
+    last_W = np.full(len(at_W), NO_MOVE)
+    memory.enter(walker_W, at_W, at_W + shift_W)
+    told: list[tuple[Any, ...]] = []
+    horizon = int(horizon_W.min())
+    for time in range(int(horizon_W.max())):
+        here_W = at_W + shift_W
+        marks_W = memory.marks(here_W)
+        row_W = met.rows(at_W, last_W, marks_W)
+        here = Here(time, walker_W, at_W, row_W, *memory.dream(walker_W, at_W, here_W, marks_W))
+        move_W = choose(here)
+        told.append((walker_W, at_W, row_W, move_W, here.known_W, here.hope_W, here.gain_W))
+        to_W = ahead.take(at_W * A + move_W)
+        moved_W = to_W != at_W
+        memory.pass_on(walker_W, at_W, here_W, move_W, to_W, moved_W)
+        last_W = np.where(moved_W, move_W, last_W)
         at_W = to_W
+        over_W = ends_C.take(at_W)
+        if time + 1 >= horizon:
+            over_W |= horizon_W.take(walker_W) == time + 1
         if over_W.any():
             ended = walker_W[over_W]
             length_W[ended], end_W[ended] = time + 1, at_W[over_W]
-            going = ~over_W
-            walker_W, at_W, last_W = walker_W[going], at_W[going], last_W[going]
+            going = np.flatnonzero(~over_W)
+            walker_W, at_W, last_W, shift_W = (each.take(going) for each in (walker_W, at_W, last_W, shift_W))
             if not len(walker_W):
                 break
     return _in_order(told, length_W, end_W)
@@ -152,16 +154,17 @@ def learned(sight: Sight, known: Known, walk: Walk) -> Known:
     return Known(visited_C, way_C)
 
 
-def _in_order(told: list[tuple[Indices, ...]], length_W: Ints, end_W: Indices) -> Walk:
+def _in_order(told: list[tuple[Any, ...]], length_W: Ints, end_W: Indices) -> Walk:
     """The steps, which were told time by time, attempt after attempt."""
     first_W = np.cumsum(length_W) - length_W
-    place = np.concatenate([first_W[step[0]] + time for time, step in enumerate(told)])
+    place = np.concatenate([first_W.take(step[0]) + time for time, step in enumerate(told)])
     order = np.empty(len(place), np.intp)
     order[place] = np.arange(len(place))
-    at_N, row_N, known_N, hope_N, gain_N, move_N, log_prob_N = (
-        np.concatenate([step[field] for step in told])[order] for field in range(1, 8)
-    )
-    return Walk(length_W, end_W, move_N, log_prob_N, at_N, row_N, known_N, hope_N, gain_N)
+    at_N, row_N, move_N = (np.concatenate([step[field] for step in told]).take(order) for field in (1, 2, 3))
+    dreams = [np.zeros(len(order), np.uint8)] * 3
+    if told[0][4] is not None:
+        dreams = [np.concatenate([step[field] for step in told]).take(order) for field in (4, 5, 6)]
+    return Walk(length_W, end_W, move_N, at_N, row_N, *dreams)
 
 
 class _Memory:
@@ -171,19 +174,19 @@ class _Memory:
         mazes = sight.mazes
         self._sight = sight
         self._remembers, self._dreams = sight.policy.memory != "none", sight.policy.dreams
+        count_W, maze_W = np.repeat(mazes.count_M, attempts), np.repeat(np.arange(len(mazes)), attempts)
+        self._base_W = np.cumsum(count_W) - count_W  # row of each walker's first cell among the K
+        self.shift_W = self._base_W - mazes.offset_M[maze_W]  # from a cell's row among the C to that among the K
         if not self._remembers:
             return
-        count_W, maze_W = np.repeat(mazes.count_M, attempts), np.repeat(np.arange(len(mazes)), attempts)
         self._ahead_AC = np.ascontiguousarray(mazes.ahead_CA.T)
-        self._base_W = np.cumsum(count_W) - count_W  # row of each walker's first cell among the K
-        self._shift_W = self._base_W - mazes.offset_M[maze_W]  # from a cell's row among the C to that among the K
         self._cell_K = mazes.cells_of(maze_W)  # row of each among the C
         self._state_K = _marked(sight, self._ahead_AC, known.visited_C)[self._cell_K]
         if self._dreams:
             self._shape_W2 = mazes.shape_M2[maze_W]
             self._visited_K, self._way_K = known.visited_C[self._cell_K], known.way_C[self._cell_K]
             self._hope_K = np.full(len(self._cell_K), UNREACHABLE, np.int32)
-            self._stale_W = np.ones(len(maze_W), np.bool_)  # whether it has met a new cell or a wall since it dreamt
+            self._stale_W = np.ones(len(maze_W), np.bool_)  # whether an explorer has been somewhere new since it dreamt
             goal_C = (mazes.cell_C == EXIT) & (((known.visited_C & ways.VISITED) != 0) | sight.policy.compass)
             goal_M = np.bincount(mazes.maze_C[goal_C], minlength=len(mazes)) > 0
             self._goal_W = goal_M[maze_W]  # whether it knows an exit
@@ -191,85 +194,91 @@ class _Memory:
             self._next_AC = self._ahead_AC if sight.policy.radius else np.ascontiguousarray(sight.beside_CA.T)
             self._plan(np.flatnonzero(self._goal_W))
 
-    def marks(self, walker_W: Indices, at_W: Indices) -> Ints:
-        """[W] the marks of the four directions, MARK_BITS each."""
+    def marks(self, here_W: Indices) -> Ints:
+        """[W] the marks of the four directions, MARK_BITS each. `here_W`: rows of the walkers' cells among the K."""
         if not self._remembers:
-            return np.zeros(len(at_W), np.int32)
-        marks: Ints = self._state_K[at_W + self._shift_W[walker_W]] & ALL_MARKS
-        return marks
+            return np.zeros(len(here_W), np.int32)
+        return self._state_K.take(here_W) & ALL_MARKS
 
-    def enter(self, walker_W: Indices, at_W: Indices) -> None:
+    def enter(self, walker_W: Indices, at_W: Indices, here_W: Indices) -> None:
         """Cells that are visited for the first time in this attempt: their neighbours' marks say so from now on."""
         if not self._remembers:
             return
-        state_K, shift_W = self._state_K, self._shift_W[walker_W]
-        here_W = at_W + shift_W
-        state_W = state_K[here_W]
+        state_K = self._state_K
+        state_W = state_K.take(here_W)
         state_K[here_W] = state_W | NOW
         raised_W = VISITED_0 - (state_W // BEFORE & 1) * EARLIER  # a neighbour's mark was EARLIER, or NEVER, which is 0
-        there_AW = self._ahead_AC[:, at_W]
+        there_AW = self._ahead_AC.take(at_W, axis=1)
         # A wall leads to the cell itself, to which nothing is added: so no row that counts stands there twice.
-        state_K[there_AW + shift_W] += (there_AW != at_W) * raised_W << BACK_A1
+        raised_AW = (there_AW != at_W) * raised_W << BACK_A1
+        there_AW += here_W - at_W
+        state_K[there_AW] = state_K.take(there_AW) + raised_AW
         if self._dreams:
             self._stale_W[walker_W] = True
 
-    def pass_on(self, walker_W: Indices, at_W: Indices, move_W: Bytes, to_W: Indices) -> None:
+    def pass_on(
+        self, walker_W: Indices, at_W: Indices, here_W: Indices, move_W: Bytes, to_W: Indices, moved_W: Bools
+    ) -> None:
         """Moves from `at_W` to `to_W`: passages are marked at both ends, bumps where they happened."""
         if not self._remembers:
             return
-        moved_W = to_W != at_W
+        state_K = self._state_K
         if not moved_W.all():
-            bumped = ~moved_W
-            rows, bits = at_W[bumped] + self._shift_W[walker_W[bumped]], MARK_BITS * move_W[bumped].astype(np.int32)
-            self._state_K[rows] = (self._state_K[rows] & ~(MARK << bits)) | (BUMPED << bits)
-            if self._dreams:
-                self._stale_W[walker_W[bumped]] = True
-            walker_W, at_W, move_W, to_W = walker_W[moved_W], at_W[moved_W], move_W[moved_W], to_W[moved_W]
-        state_K, shift_W = self._state_K, self._shift_W[walker_W]
-        into_W = to_W + shift_W
-        fresh_W = state_K[into_W] & NOW == 0
-        if fresh_W.any():
-            self.enter(walker_W[fresh_W], to_W[fresh_W])
-        for end_W, way_W in ((at_W + shift_W, move_W), (into_W, move_W ^ 2)):
-            side_W = MARK_BITS * way_W.astype(np.int32)
-            state_W = state_K[end_W]
-            state_K[end_W] = state_W + (((state_W >> side_W & MARK) < VISITED_2) << side_W)
+            rows, bits = here_W[~moved_W], SHIFTS[move_W[~moved_W]]
+            state_K[rows] = (state_K[rows] & ~(MARK << bits)) | (BUMPED << bits)
+            walker_W, at_W, here_W, move_W, to_W = (
+                each[moved_W] for each in (walker_W, at_W, here_W, move_W, to_W)
+            )
+        into_W = here_W + (to_W - at_W)
+        fresh = np.flatnonzero(state_K.take(into_W) & NOW == 0)
+        if len(fresh):
+            self.enter(walker_W.take(fresh), to_W.take(fresh), into_W.take(fresh))
+        for end_W, bit_W in ((here_W, SHIFTS.take(move_W)), (into_W, SHIFTS.take(move_W ^ 2))):
+            state_W = state_K.take(end_W)
+            state_K[end_W] = state_W + (((state_W >> bit_W & MARK) < VISITED_2) << bit_W)
 
-    def dream(self, walker_W: Indices, at_W: Indices) -> tuple[Bytes, Bytes, Bytes]:
+    def dream(
+        self, walker_W: Indices, at_W: Indices, here_W: Indices, marks_W: Ints
+    ) -> tuple[Bytes | None, Bytes | None, Bytes | None]:
         """[W] the moves of the known way, those of the hopeful way, and by how much the latter is shorter.
 
         A cell's dream can only change what is done in that cell, so only the one at the robot's own cell is ever looked
         at. The hopeful way is dreamt again when what was sensed since has disproved it.
         """
-        none_W = np.zeros(len(at_W), np.uint8)
         if not self._dreams:
-            return none_W, none_W, none_W
-        shift_W, goal_W = self._shift_W[walker_W], self._goal_W[walker_W]
-        here_W = at_W + shift_W
+            return None, None, None
+        goal_W = self._goal_W.take(walker_W)
         # An explorer dreams where nothing around it is new; of those who know an exit, each follows its hope.
-        marks_W = self._state_K[here_W]
         dreams_W = goal_W | (((marks_W | marks_W >> 1 | marks_W >> 2) & EACH_MARK) == EACH_MARK)
-        if not dreams_W.all():
-            told = np.zeros((3, len(at_W)), np.uint8)
-            told[2] = NO_EXIT
-            if dreams_W.any():
-                told[:, dreams_W] = self.dream(walker_W[dreams_W], at_W[dreams_W])
-            return told[0], told[1], told[2]
-        there_AW = self._next_AC[:, at_W] + shift_W
+        told = np.zeros((3, len(at_W)), np.uint8)
+        told[2] = NO_EXIT
+        some = np.flatnonzero(dreams_W)
+        if len(some) == len(at_W):
+            told[:] = self._dreamt(walker_W, at_W, here_W, marks_W, goal_W)
+        elif len(some):
+            each = (array.take(some) for array in (walker_W, at_W, here_W, marks_W, goal_W))
+            told[:, some] = self._dreamt(*each)
+        return told[0], told[1], told[2]
+
+    def _dreamt(
+        self, walker_W: Indices, at_W: Indices, here_W: Indices, marks_W: Ints, goal_W: Bools
+    ) -> tuple[Bytes, Bytes, Ints]:
+        """The same of those who dream."""
+        there_AW = self._next_AC.take(at_W, axis=1) + (here_W - at_W)
         along_AW = self._along(here_W, there_AW, marks_W)
-        again_W = ~along_AW.any(axis=0) & goal_W | self._stale_W[walker_W] & ~goal_W
+        again_W = ~along_AW.any(axis=0) & goal_W | self._stale_W.take(walker_W) & ~goal_W
         if again_W.any():
             self._plan(walker_W[again_W])
             along_AW = self._along(here_W, there_AW, marks_W)
-        way_W = self._way_K[here_W]
-        gain_W = np.minimum(way_W - self._hope_K[here_W], MOST_GAIN)
+        way_W = self._way_K.take(here_W)
+        gain_W = np.minimum(way_W - self._hope_K.take(here_W), MOST_GAIN)
         gain_W[way_W == UNREACHABLE] = NO_WAY
         gain_W[~goal_W] = NO_EXIT
-        return _set(self._way_K[there_AW] == way_W - 1), _set(along_AW & (gain_W > 0)), gain_W.astype(np.uint8)
+        return _set(self._way_K.take(there_AW) == way_W - 1), _set(along_AW & (gain_W > 0)), gain_W
 
     def _along(self, here_W: Indices, there_AW: Indices, marks_W: Ints) -> Bools:
         """[A, W] which moves follow the hopeful way, as it was dreamt last."""
-        along_AW: Bools = self._hope_K[there_AW] == self._hope_K[here_W] - 1
+        along_AW: Bools = self._hope_K.take(there_AW) == self._hope_K.take(here_W) - 1
         if not self._sight.policy.radius:
             along_AW &= (marks_W >> SHIFT_A1 & MARK) != BUMPED
         return along_AW
@@ -280,12 +289,12 @@ class _Memory:
         for group, (rows, columns) in ways.by_shape(self._shape_W2[walkers]):
             cells = self._base_W[walkers[group], None] + np.arange(rows * columns)
             grid = (len(group), rows, columns)
-            state = self._state_K[cells]
-            known = self._visited_K[cells] | (state // NOW & 1).astype(np.uint8) * np.uint8(ways.VISITED)
+            state = self._state_K.take(cells)
+            known = self._visited_K.take(cells) | (state // NOW & 1).astype(np.uint8) * np.uint8(ways.VISITED)
             if not policy.radius:
                 for move in range(A):
                     known |= ((state >> MARK_BITS * move & MARK) == BUMPED).astype(np.uint8) << move
-            kind, known = kind_C[self._cell_K[cells]].reshape(grid), known.reshape(grid)
+            kind, known = kind_C.take(self._cell_K.take(cells)).reshape(grid), known.reshape(grid)
             hope = ways.hopeful_way(kind, known, policy.radius, policy.compass)
             self._hope_K[cells] = hope.reshape(cells.shape)
         self._stale_W[walkers] = False
@@ -305,5 +314,5 @@ def _marked(sight: Sight, ahead_AC: Indices, visited_C: Kinds) -> Ints:
 
 def _set(move_AW: Bools) -> Bytes:
     """[W] a set of moves, one bit each."""
-    packed: Bytes = (move_AW * BIT_A).sum(axis=0, dtype=np.uint8)
+    packed: Bytes = (move_AW * BIT_A1).sum(axis=0, dtype=np.uint8)
     return packed

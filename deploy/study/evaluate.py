@@ -1,0 +1,199 @@
+"""Tries the policy of a run in mazes, attempt after attempt, and scores every one; beside it, the yardsticks."""
+
+# M mazes, Z robots in each, Q = M*Z robots in all (a copy of its maze for each), S stages, E attempts of a stage,
+# P parameters, N robots of a portion
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from actors.rollout import Trial, attempt_and_adapt
+from deploy.study.curves import Curve, Outcome, Point, Reals, each_curve, mean_curve
+from deploy.study.exam import Exam
+from deploy.study.explorer import explore
+from learner import checkpoint
+from protocol.config import ClewError, Config
+from protocol.learning.inner import shapes
+from protocol.world.maze import EXIT, Indices, Ints, Mazes, to_exit
+from protocol.world.senses import offsets
+from protocol.world.walk import Floats, Walk
+
+ATTEMPTS = 10  # at each maze, unless the run was trained with more
+ROBOTS, ROBOT_CELLS = 100, 200_000  # in all, where mazes are few: at most that many, in copies of so many cells
+MEMORY_CELLS = 1_000_000  # cells times attempts that are held in memory at a time
+NETWORKS = 50  # robots at a time where each has a network of its own
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it stands in its directory."""
+
+    name: str
+    update: int  # updates done
+    config: Config
+    theta_P: Floats
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was reached in some mazes, and what an explorer reaches there."""
+
+    name: str
+    mazes: int
+    shortest: float  # mean steps on the shortest way
+    curve: Curve
+    explorer: Point  # its first attempt
+    known: Point  # the best way that it knows then
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `clew evaluate` finds."""
+
+    exam: Exam
+    robots: int  # Z
+    stages: tuple[Outcome, ...]  # S
+    used: tuple[int, ...]  # [S] attempts before each
+    total: Scores
+    kinds: tuple[Scores, ...]  # of each family and side, where there are several
+    mazes: tuple[Scores, ...]  # M
+
+
+def opened(run_dir: Path) -> Run:
+    """A run with its newest theta."""
+    newest = checkpoint.load(run_dir)
+    if newest is None:
+        raise ClewError(f"{run_dir} holds no checkpoint to evaluate; make one: clew train --run-dir {run_dir}")
+    wanted = sum(math.prod(shape) for shape in shapes(newest.config).values())
+    if len(newest.theta) != wanted:
+        raise ClewError(
+            f"the checkpoint in {run_dir} holds {len(newest.theta)} parameters, where this version of clew has {wanted}; "
+            "use the version that it was trained with, or train anew"
+        )
+    return Run(newest.run, newest.update, newest.config, newest.theta)
+
+
+def adapting(config: Config, attempts: int | None, attempts_per_step: int | None) -> Config:
+    """The run's config with as many attempts at each maze, and as many before each inner step, as are wanted.
+
+    Without --attempts they are ten, or as many as the run was trained with if these are more. The config's own limit of
+    inner steps is for training and plays no part.
+    """
+    each = attempts_per_step or config.inner.attempts
+    total = attempts or max(ATTEMPTS, each * (config.inner.steps + 1))
+    steps = -(-total // each) - 1
+    inner = config.inner.model_copy(update={"steps": steps, "attempts": each})
+    outer = config.outer.model_copy(update={"attempts": total - steps * each})
+    return config.model_copy(update={"inner": inner, "outer": outer})
+
+
+def evaluate(theta_P: Floats, config: Config, exam: Exam, robots: int | None, seed: int) -> Evaluation:
+    """The adaptation curves in the mazes of `exam`: over all, over those of each kind, and of each."""
+    robots = robots or enough_robots(exam.mazes)
+    stages, first, known = _tried(theta_P, config, exam, robots, seed)
+    used = tuple(stage * config.inner.attempts for stage in range(len(stages)))
+    rng = np.random.default_rng([seed, 4])
+    shortest_M = exam.shortest_M.astype(float)
+
+    def scores(name: str, rows: Indices) -> Scores:
+        some_M = shortest_M[rows]
+        curve = mean_curve([stage[rows] for stage in stages], some_M, used, rng)
+        yardsticks = mean_curve([first[rows], known[rows]], some_M, (0, 1), rng)
+        return Scores(name, len(rows), float(some_M.mean()), curve, *yardsticks)
+
+    kinds = list(dict.fromkeys(exam.kinds))
+    each = zip(
+        exam.names,
+        exam.shortest_M.tolist(),
+        each_curve(stages, shortest_M, used, rng),
+        each_curve([first, known], shortest_M, (0, 1), rng),
+        strict=True,
+    )
+    return Evaluation(
+        exam=exam,
+        robots=robots,
+        stages=stages,
+        used=used,
+        total=scores("all", np.arange(len(shortest_M))),
+        kinds=tuple(scores(kind, np.flatnonzero(np.array(exam.kinds) == kind)) for kind in kinds if len(kinds) > 1),
+        mazes=tuple(Scores(name, 1, steps, curve, *yardsticks) for name, steps, curve, yardsticks in each),
+    )
+
+
+def enough_robots(mazes: Mazes) -> int:
+    """How many try each maze, each on its own: where mazes are few, more than one, for their figures to mean something."""
+    return max(1, min(ROBOTS // len(mazes), ROBOT_CELLS // mazes.cells))
+
+
+def _tried(
+    theta_P: Floats, config: Config, exam: Exam, robots: int, seed: int
+) -> tuple[tuple[Outcome, ...], Outcome, Outcome]:
+    """How the attempts of each stage ended; an explorer's first attempts; the best ways that it knows then."""
+    stages, count = config.inner.steps + 1, len(exam.mazes) * robots
+    success_SQ, steps_SQ = np.empty((stages + 2, count)), np.empty((stages + 2, count))
+    for portion in _portions(exam, robots, config, seed):
+        for stage, walk in enumerate(portion.tried(theta_P, config).walks):
+            success_SQ[stage, portion.rows], steps_SQ[stage, portion.rows] = _ends(walk, portion)
+        explored = explore(portion.mazes, portion.horizon_N, np.random.default_rng([seed, 3, portion.number]))
+        success_SQ[stages:, portion.rows] = explored.found_M
+        steps_SQ[stages:, portion.rows] = explored.first_M, explored.known_M
+    shape = (stages + 2, len(exam.mazes), robots)
+    *walked, first, known = map(Outcome, success_SQ.reshape(shape), steps_SQ.reshape(shape))
+    return tuple(walked), first, known
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Robots that are tried together."""
+
+    number: int  # from 0
+    seed: int
+    rows: Indices  # [N] which of the Q robots they are
+    mazes: Mazes  # of each robot, its own
+    horizon_N: Ints
+
+    def tried(self, theta_P: Floats, config: Config) -> Trial:
+        """What they do: the same, however often it is asked for."""
+        rng = np.random.default_rng([self.seed, 2, self.number])
+        return attempt_and_adapt(theta_P, self.mazes, rng, config, self.horizon_N)
+
+
+def _portions(exam: Exam, robots: int, config: Config, seed: int) -> Iterator[Portion]:
+    """All robots, those in small mazes first: so many at a time as the memory holds, and of like sizes."""
+    maze_Q = np.repeat(np.arange(len(exam.mazes)), robots)
+    rows = np.argsort(exam.mazes.count_M[maze_Q], kind="stable")
+    attempts = max(ATTEMPTS, config.inner.steps * config.inner.attempts + config.outer.attempts)
+    # What is far around differs from cell to cell, and the network looks at all that differs.
+    wide = max(1, len(offsets(config.policy.radius)) // len(offsets(1)))
+    held_Q = exam.mazes.count_M[maze_Q[rows]] * attempts * wide
+    number_Q = (np.cumsum(held_Q) - held_Q) // MEMORY_CELLS
+    breaks_Q = np.diff(number_Q, prepend=0) > 0
+    if config.inner.adapts == "all":
+        breaks_Q[NETWORKS::NETWORKS] = True
+    for number, some in enumerate(np.split(rows, np.flatnonzero(breaks_Q))):
+        maze_N = maze_Q[some]
+        yield Portion(number, seed, some, exam.mazes[maze_N], exam.horizon_M[maze_N])
+
+
+def _ends(walk: Walk, portion: Portion) -> tuple[Reals, Reals]:
+    """[N] share of each robot's attempts that reached an exit, and the mean of their steps."""
+    found_NE = (portion.mazes.cell_C[walk.end_W] == EXIT).reshape(len(portion.mazes), -1)
+    steps_NE = np.where(found_NE, walk.length_W.reshape(found_NE.shape), portion.horizon_N[:, None])
+    return found_NE.mean(axis=1), steps_NE.mean(axis=1)
+
+
+Cells = npt.NDArray[np.intp]  # [T + 1] the cells of a path, from the start on
+
+
+@dataclass(frozen=True)
+class Path_:
+    """An attempt."""
+
+    cells: Cells
+    found: bool  # whether it reached an exit

@@ -1,0 +1,115 @@
+"""The mazes that a policy is tried in: drawn from the held-out side of any family and side, or read from files."""
+
+# M mazes
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from deploy.settings import explain
+from protocol.config import ClewError, Config, MazeConfig
+from protocol.learning.credit import horizons
+from protocol.world import families
+from protocol.world.maze import Ints, Mazes, read_mazes, shortest_M
+
+ANY_SIDE = ("blocks", "file")  # families that have mazes of even sides, too
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Mazes, and the rules for trying them."""
+
+    names: tuple[str, ...]  # [M]
+    kinds: tuple[str, ...]  # [M] family and side; "" for a maze of a file
+    mazes: Mazes
+    shortest_M: Ints  # [M] steps on the shortest way
+    horizon_M: Ints  # [M] steps after which an attempt has failed
+
+
+def held_out(config: Config, family: str | None, side: int | None, count: int, seed: int) -> tuple[list[str], Mazes]:
+    """`count` mazes that training can never have seen, and the kind of each: family and side.
+
+    They are of the run's own families and sides, or of those given instead; each pair of the two has an equal share.
+    """
+    rng = np.random.default_rng([seed, 1])
+    settings = list(_settings(config.maze, family, side))
+    share, rest = divmod(count, len(settings))
+    more = rng.permutation(len(settings)) < rest
+    kinds, parts = [], []
+    for setting, extra in zip(settings, more.tolist(), strict=True):
+        if share + extra:
+            parts.append(families.sample(setting, share + extra, rng, held_out=True))
+            kinds += [kind_of(setting)] * (share + extra)
+    return kinds, Mazes.concatenate(parts)
+
+
+def of_kinds(kinds: Sequence[str], mazes: Mazes, config: Config, horizon: int | None) -> Exam:
+    """Held-out mazes, each named after its kind."""
+    seen: dict[str, int] = {}
+    names = []
+    for kind in kinds:
+        seen[kind] = seen.get(kind, 0) + 1
+        names.append(f"{kind}:{seen[kind]}")
+    return _exam(names, kinds, mazes, config, horizon)
+
+
+def of_files(paths: Sequence[Path], config: Config, horizon: int | None) -> Exam:
+    """All mazes of some files."""
+    found = [named for path in paths for named in read_mazes(path)]
+    mazes = Mazes.concatenate([named.maze for named in found])
+    return _exam([named.name for named in found], [""] * len(found), mazes, config, horizon)
+
+
+def kind_of(setting: MazeConfig) -> str:
+    """The kind of the mazes that a setting with one family and one side draws."""
+    (family,), (side,) = setting.families, setting.sides
+    return family if family == "file" else f"{family} {side}x{side}"
+
+
+def _settings(config: MazeConfig, family: str | None, side: int | None) -> Iterator[MazeConfig]:
+    """One for each pair of a family and a side; the mazes of a file have sides of their own."""
+    if family == "file" and not config.path:
+        raise ClewError("the run has no maze file to draw from; name files with --mazes FILE instead of --family file")
+    sides = (side,) if side else config.sides
+    for each in (family,) if family else config.families:
+        for one in sides[:1] if each == "file" else sides:
+            if each not in ANY_SIDE and one % 2 == 0:
+                raise ClewError(f"the mazes of family '{each}' have odd sides, got {one}; give --side an odd number")
+            yield _setting(config, each, one)
+
+
+def _setting(config: MazeConfig, family: str, side: int) -> MazeConfig:
+    """The run's own, for one family and one side; its least distance to the exit shrinks to what the side can offer."""
+    nearest = min(config.min_distance, 2 * (side - 1))
+    changed = {"family": family, "side": side, "min_distance": nearest}
+    try:
+        return MazeConfig.model_validate(config.model_dump() | changed)
+    except ValidationError as error:
+        raise ClewError("; ".join(explain(detail) for detail in error.errors())) from None
+
+
+def _exam(names: Sequence[str], kinds: Sequence[str], mazes: Mazes, config: Config, horizon: int | None) -> Exam:
+    """With the run's horizons, or with one for all."""
+    steps_M, horizon_M = shortest_M(mazes), horizons(mazes, config)
+    if horizon is not None:
+        _check(horizon, names, steps_M)
+        horizon_M = np.full(len(mazes), horizon, np.int32)
+    return Exam(tuple(names), tuple(kinds), mazes, steps_M, horizon_M)
+
+
+def _check(horizon: int, names: Sequence[str], steps_M: Ints) -> None:
+    """Refuses a horizon in which a maze cannot be walked: a failure would look better than the shortest way."""
+    beyond = np.flatnonzero(steps_M > horizon)
+    if not beyond.size:
+        return
+    worst = int(steps_M.argmax())
+    others = f" (and of {beyond.size - 1} more mazes one of more than {horizon})" if beyond.size > 1 else ""
+    raise ClewError(
+        f"the shortest way of maze {names[worst]} takes {steps_M[worst]} steps{others}, and --horizon allows {horizon}; "
+        f"give --horizon {steps_M[worst]} or more"
+    )
