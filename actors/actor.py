@@ -10,16 +10,14 @@ import time
 from collections import deque
 from contextlib import suppress
 
-import numpy as np
-
 from actors.metrics import ActorMetrics
 from actors.rollout import collect
 from protocol.config import ClewError, Config
 from protocol.wire.frames import ACTOR_LIMITS, WireError, decode, encode
 from protocol.wire.keys import ActorKeys
 from protocol.wire.links import ActorLinks
-from protocol.wire.messages import CONTRACT, Attempts, Bye, Fetch, Hello, Lease, Message, Rollouts, Theta, Welcome
-from protocol.world.walk import Floats
+from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Lease, Message, Rollouts, Theta, Welcome
+from protocol.world.maze import Floats
 
 CAPACITY = 2  # leases held: one in work, one so that there is no waiting for the next
 POLL_S = 0.05  # the longest wait for a message
@@ -194,8 +192,7 @@ class Actor:
 
 def work_on(lease: Lease, theta_P: Floats, config: Config) -> Rollouts:
     """What a lease asks for: a pure function, but for the seconds that it took."""
-    mazes, walks, seconds = collect(theta_P, lease.seed, config)
-    stages = tuple(Attempts(walk.length_W.astype(np.int32), walk.move_N, walk.log_prob_N) for walk in walks)
+    mazes, stages, seconds = collect(theta_P, lease.seed, config)
     return Rollouts(lease.batch, lease.chunk, lease.issue, lease.version, seconds, mazes, stages)
 
 

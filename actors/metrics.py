@@ -31,9 +31,7 @@ class ActorMetrics(Collector):
         self.attempts = Counter("clew_actor_attempts", "Attempts (episodes).", registry=registry)
         self.steps = Counter("clew_actor_steps", "Steps of all attempts.", registry=registry)
         self.reconnects = Counter("clew_actor_reconnects", "Connections after the first.", registry=registry)
-        self.version = Gauge(
-            "clew_actor_theta_version", "Of the newest theta, in updates.", registry=registry
-        )
+        self.version = Gauge("clew_actor_theta_version", "Of the newest theta, in updates.", registry=registry)
         self.phase_s = Histogram(
             "clew_actor_phase_seconds",
             "Time of each piece of work.",

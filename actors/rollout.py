@@ -7,11 +7,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 
 from protocol.config import Config
+from protocol.learning.arrays import take
 from protocol.learning.credit import Steps, hindsight, horizons
 from protocol.learning.inner import Made, adapt, chosen, initial_phi, unflatten
 from protocol.learning.policy import HOPE, KNOWN, SHARE_A16, Phi, Scene, log_prob, scores
@@ -77,7 +79,7 @@ def attempt_and_adapt(
         walks.append(walk(sight, met, knowns[-1], each, horizon_M, Player(phis[-1], met, rng, config).choose))
         rollout_s += time.perf_counter() - began
         done, phi, scene = walks[-1], phis[-1], scene_of(met, config, len(mazes))
-        score_AN, delta_AN = scores(phi.net, scene)[:, done.row_N], phi.delta_AC[:, done.at_N]
+        score_AN, delta_AN = take(scores(phi.net, scene), done.row_N), take(phi.delta_AC, done.at_N)
         log_prob_AN = log_prob(score_AN, delta_AN, phi.dream_DG, done.known_N, done.hope_N, done.gain_N)
         log_probs.append(chosen(log_prob_AN, done.move_N))
         if left:
@@ -118,11 +120,10 @@ class Player:
             if self._factor_AC is not None:
                 odds_AW *= np.where(dreams_W, 1, self._factor_AC.take(here.at_W, axis=1))
             odds_AW *= self._dreamt(odds_AW, here)
-        bound_AW = odds_AW.cumsum(axis=0)
-        drawn_W = self._rng.random(len(here.row_W)) * bound_AW[-1]
-        # A move of probability 0 is not drawn, since the draw is below the sum.
-        moves: Bytes = (drawn_W >= bound_AW[:-1]).sum(axis=0, dtype=np.uint8)
-        return moves
+        *bounds, total_W = accumulate(odds_AW)
+        drawn_W = self._rng.random(len(here.row_W)) * total_W  # below the sum: no move of probability 0 is drawn
+        first_W, *others = ((drawn_W >= bound_W).view(np.uint8) for bound_W in bounds)
+        return sum(others, first_W)
 
     def _dreamt(self, odds_AW: npt.NDArray[np.float64], here: Here) -> npt.NDArray[np.float64]:
         """[A, W] what dreams make of the odds: e^(strength * (share - pi))."""

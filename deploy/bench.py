@@ -23,7 +23,8 @@ SETTING = (  # over the defaults: what training with many attempts costs, from a
     "outer.attempts=20",
     "run.mazes=40",
     "run.mazes_per_lease=20",
-    "run.horizon=100",
+    "run.horizon_per_cell=1.2345",  # 100 steps
+    "policy.dreams=false",
 )
 WARM_UP = 20  # updates before the clock starts
 WINDOWS = 5  # whose median counts
@@ -57,9 +58,7 @@ def figures(records: Sequence[Record], config: Config, actors: int) -> dict[str,
         "attempts_per_s": total(records, "attempts") / seconds,
         "steps_per_attempt": total(records, "steps") / total(records, "attempts"),
         "learner_share": shares(records, "phase_s", seconds),
-        "clerk_share": {
-            "decoding": total(records, "decoding_s") / seconds
-        },  # in a thread beside the learner's
+        "clerk_share": {"decoding": total(records, "decoding_s") / seconds},  # in a thread beside the learner's
         "actors_share": shares(records, "actor_s", seconds * actors),
     }
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 from deploy import keys as keyring
 from deploy import logs, status
@@ -37,15 +36,11 @@ app.add_typer(keyring.app, name="keys")
 ADDRESS = "tcp://127.0.0.1:7777"
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; see deploy/configs.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE over everything else; repeatable.")
-]
+Set = Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE over everything else; repeatable.")]
 Seed = Annotated[int | None, typer.Option(help="Over run.seed.")]
 Updates = Annotated[int | None, typer.Option(help="Over run.updates.")]
 RunDir = Annotated[Path | None, typer.Option(help="Where the run is kept; runs/TIME if not given.")]
-Keys = Annotated[
-    Path | None, typer.Option("--keys", metavar="DIR", help="Its key directory; see `clew keys`.")
-]
+Keys = Annotated[Path | None, typer.Option("--keys", metavar="DIR", help="Its key directory; see `clew keys`.")]
 MetricsPort = Annotated[
     int | None, typer.Option(min=0, max=65_535, help="Serve /metrics and /healthz there; 0: any free port.")
 ]
@@ -60,9 +55,7 @@ Mazes = Annotated[
 ]
 # Typer's options take one value each, so `--mazes a.txt b.txt` leaves the second file to this.
 MoreMazes = Annotated[list[Path] | None, typer.Argument(hidden=True)]
-Json = Annotated[
-    bool, typer.Option("--json", help="One JSON object on standard output and nothing else there.")
-]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output and nothing else there.")]
 
 
 def main() -> None:
@@ -213,9 +206,7 @@ def on_ray(
 
 @app.command()
 def doctor(
-    connect: Annotated[
-        str | None, typer.Option(help="A learner's address, as an actor would use it.")
-    ] = None,
+    connect: Annotated[str | None, typer.Option(help="A learner's address, as an actor would use it.")] = None,
     keys: Keys = None,
 ) -> None:
     """Examine this machine and the way to a learner, a line each; exit code 1 where anything fails."""
@@ -233,63 +224,86 @@ def evaluate(
     run_dir: Annotated[Path, typer.Argument(help="A run's directory.")],
     mazes: Mazes = None,
     more_mazes: MoreMazes = None,
-    count: Annotated[int, typer.Option(min=1, max=100_000, help="Held-out mazes to draw.")] = 500,
+    family: Annotated[str | None, typer.Option(help="Family of the held-out mazes, over maze.family.")] = None,
+    side: Annotated[int | None, typer.Option(help="Side of the held-out mazes, over maze.side.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Held-out mazes to draw; 500 if not given.")] = None,
+    attempts: Annotated[
+        int | None, typer.Option(min=1, help="At each maze; 10, or as many as were trained if these are more.")
+    ] = None,
     attempts_per_step: Annotated[int | None, typer.Option(min=1, help="Over inner.attempts.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Over inner.steps.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the mazes and the attempts.")] = 0,
+    horizon: Annotated[
+        int | None, typer.Option(min=1, max=2**30, help="Steps of an attempt, over run.horizon_per_cell.")
+    ] = None,
+    robots: Annotated[
+        int | None, typer.Option(min=1, help="Robots that try each maze, each on its own; 1 if mazes are many.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the mazes and the attempts.")] = 0,
     as_json: Json = False,
     pictures: Annotated[
-        bool, typer.Option(help="Write learning_curve.png and adaptation.png to RUN_DIR.")
+        bool, typer.Option("--pictures", help="Write curve.png, adaptation.png and learning_curve.png to RUN_DIR.")
     ] = False,
 ) -> None:
-    """Adapt to mazes never trained on; report success and steps before and after every inner step."""
-    require("torch", "safetensors", *(["matplotlib"] if pictures else []))
-    from deploy import evaluate as trial
+    """Try mazes never trained on, attempt after attempt; report success and steps of every one."""
+    require("safetensors", *(["matplotlib"] if pictures else []))
+    from deploy.study import evaluate as study
+    from deploy.study import exam, report
 
     keep_freed_memory()
     if more_mazes and not mazes:
         raise ClewError(f"{more_mazes[0]} is one argument too many; name maze files after --mazes")
-    trained, theta_P = trial.trained(run_dir)
-    settings = trial.overridden(trained, attempts_per_step, steps)
+    drawing = {"--family": family, "--side": side, "--count": count}
+    for option, value in drawing.items():
+        if mazes and value is not None:
+            raise ClewError(f"{option} is for mazes that are drawn, and --mazes names files; leave one of them out")
+    run = study.opened(run_dir)
+    settings = study.adapting(run.config, attempts, attempts_per_step)
     if mazes:
-        names, wanted = trial.from_files([*mazes, *(more_mazes or [])], settings.maze.side)
+        wanted = exam.of_files([*mazes, *(more_mazes or [])], settings, horizon)
     else:
-        names, wanted = trial.held_out(settings, count, seed)
-    result = trial.evaluate(theta_P, settings, names, wanted, seed)
+        wanted = exam.held_out(settings, family, side, count or 500, seed, horizon)
+    result = study.evaluate(run.theta_P, settings, wanted, robots, seed)
     if as_json:
-        print(json.dumps(result.figures()))
+        print(json.dumps(report.figures(run, settings, result, seed)))
     else:
-        show(trial.report(result))
+        show(report.tables(result))
     if pictures:
-        trial.draw(run_dir, theta_P, settings, names, wanted, seed)
+        from deploy.study import plots  # matplotlib takes long, and is not in the images
+
+        plots.draw(run_dir, run.theta_P, settings, result, seed)
 
 
 @app.command()
 def bench(
     rule: Annotated[str | None, typer.Option(help="Over inner.rule: sgd, meta-sgd or learned.")] = None,
-    actors: Annotated[
-        int | None, typer.Option(min=1, help="Actor processes, 2; simulated ones, 1,000.")
-    ] = None,
+    actors: Annotated[int | None, typer.Option(min=1, help="Actor processes, 2; simulated ones, 1,000.")] = None,
     assignments: Set = None,
     device: Device = "auto",
     links: Annotated[
         bool,
-        typer.Option(
-            "--links", help="The links alone: simulated actors on real sockets, with and without keys."
-        ),
+        typer.Option("--links", help="The links alone: simulated actors on real sockets, with and without keys."),
+    ] = False,
+    target: Annotated[
+        bool,
+        typer.Option("--target", help="Seconds of training of perfect.toml until one attempt at a maze is enough."),
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure environment steps per second, end to end, and what takes the time."""
     require("torch", "safetensors")
     from deploy import bench as training
-    from deploy import bench_links
+    from deploy import bench_links, bench_target
 
+    if links and target:
+        raise ClewError("--links and --target measure different things; give one of them")
+    given = [*([f"inner.rule={rule}"] if rule else []), *(assignments or [])]
     if links:
         figures = bench_links.bench(actors or 1_000)
         table = bench_links.report
+    elif target:
+        figures = bench_target.bench(load(bench_target.CONFIG, given), actors or 2, device)
+        table = bench_target.report
     else:
-        given = [*training.SETTING, *([f"inner.rule={rule}"] if rule else []), *(assignments or [])]
+        given = [*training.SETTING, *given]
         figures = training.bench(load(None, given), actors or 2, device)
         table = training.report
     if as_json:
@@ -308,7 +322,7 @@ def require(*packages: str) -> None:
         )
 
 
-def show(table: Table) -> None:
+def show(table: RenderableType) -> None:
     """On the terminal; elsewhere in lines of a fixed width."""
     console = Console()
     Console(width=None if console.is_terminal else 100).print(table)

@@ -86,7 +86,7 @@ class _Record:
         if (self._length_W[here.walker_W] <= here.time).any():
             raise AdmissionError("steps")
         row_W = self._first_W[here.walker_W] + here.time
-        move_W = self._attempts.move[row_W]
+        move_W: Bytes = self._attempts.move[row_W]
         if move_W.max() >= len(MOVES):
             raise AdmissionError("steps")
         return move_W

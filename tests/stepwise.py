@@ -15,6 +15,7 @@ from torch import Tensor
 from protocol.config import Config
 from protocol.learning import policy
 from protocol.learning.inner import CREDIT_SCALE, Theta, unflatten
+from protocol.world.maze import Floats
 from protocol.world.walk import Walk
 from tests.robot import MOST_GAIN, NO_EXIT, NO_WAY, Cell, Drawing, Dream, Past, Robot
 
@@ -56,7 +57,12 @@ def step_of(robot: Robot, move: int) -> Step:
 
 
 def attempts_at(
-    drawings: Sequence[Drawing], walk: Walk, pasts: Sequence[Past], horizons: Sequence[int], config: Config
+    drawings: Sequence[Drawing],
+    walk: Walk,
+    log_prob_N: Floats,
+    pasts: Sequence[Past],
+    horizons: Sequence[int],
+    config: Config,
 ) -> Iterator[tuple[list[Attempt], Past]]:
     """For each maze the attempts whose moves `walk` holds, and what is known after them."""
     each, row, walker = len(walk.length_W) // len(drawings), 0, 0
@@ -67,7 +73,7 @@ def attempts_at(
             for move in walk.move_N[row : row + length].tolist():
                 steps.append(step_of(robot, move))
                 robot.go(move)
-            attempts.append(Attempt(steps, robot.found, horizon, walk.log_prob_N[row : row + length].tolist()))
+            attempts.append(Attempt(steps, robot.found, horizon, log_prob_N[row : row + length].tolist()))
             robots.append(robot)
             row += length
         walker += each
@@ -310,6 +316,7 @@ class Trial:
     stages: list[list[Attempt]]  # [k][e]
     facts: list[list[list[list[float]]]]  # [k][e][t] what hindsight knows; of all stages but the last
     values: list[list[list[float]]]  # [k][e][t] of the baseline
+    gain: float  # how much better it went after adaptation than in the batch, given the best that there can be
 
 
 def advantages(attempt: Attempt, values: list[float], config: Config) -> list[float]:
@@ -323,11 +330,11 @@ def advantages(attempt: Attempt, values: list[float], config: Config) -> list[fl
     return [sum(decay ** (u - t) * deltas[u] for u in range(t, length)) for t in range(length)]
 
 
-def gained(trials: list[Trial], config: Config) -> list[float]:
+def gains(drawings: list[Drawing], last: list[list[Attempt]], config: Config) -> list[float]:
     """[m] the mean return after adaptation, less the batch's share of the best that there can be in the maze."""
     gamma = config.run.discount
-    returns = [mean([reward(attempt, gamma) for attempt in trial.stages[-1]]) for trial in trials]
-    best = [gamma ** (trial.drawing.distance(trial.drawing.start) - 1) for trial in trials]
+    returns = [mean([reward(attempt, gamma) for attempt in attempts]) for attempts in last]
+    best = [gamma ** (drawing.distance(drawing.start) - 1) for drawing in drawings]
     share = sum(returns) / sum(best)
     return [mine - share * most for mine, most in zip(returns, best, strict=True)]
 
@@ -337,14 +344,14 @@ def objective(theta_P: Tensor, trials: list[Trial], config: Config) -> Tensor:
     theta, last = unflatten(theta_P, config), config.inner.steps
     stage_steps = [sum(len(attempt) for trial in trials for attempt in trial.stages[k]) for k in range(last + 1)]
     total = torch.zeros((), dtype=torch.float64)
-    for trial, gain in zip(trials, gained(trials, config), strict=True):
+    for trial in trials:
         phi = initial_phi(theta, trial.drawing, last, config)
         for k, attempts in enumerate(trial.stages):
             for attempt, values in zip(attempts, trial.values[k], strict=True):
                 credits = advantages(attempt, values, config)
                 if k < last:
                     # Each attempt of a stage is credited in full with what all of them made possible.
-                    weight, made_possible = config.outer.first_weight, config.outer.exploration * gain * len(attempts)
+                    weight, made_possible = config.outer.first_weight, config.outer.exploration * trial.gain * len(attempts)
                     credits = [weight * value + made_possible for value in credits]
                 for step, value, behaviour in zip(attempt.steps, credits, attempt.log_probs, strict=True):
                     log_pis = log_pi(phi, step)

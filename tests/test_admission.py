@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.actor import work_on
-from actors.rollout import collect
+from actors.rollout import attempt_and_adapt
 from learner.admission import AdmissionError, Replay, admit
 from protocol.config import Config
 from protocol.learning.credit import horizons
 from protocol.learning.inner import initial_theta
 from protocol.wire.frames import Limits, decode, encode
 from protocol.wire.messages import Attempts, Lease, Rollouts
+from protocol.world import families
 from protocol.world.maze import EXIT, FREE, TRAP, WALL, Mazes
 
 
@@ -89,10 +90,15 @@ def test_the_learner_sees_what_the_actor_saw_bit_for_bit(policy: dict[str, Any],
         received = decode(encode(sent), Limits.of(config))
         assert isinstance(received, Rollouts)
         replay = admit(received, config)
-        mazes, walks, _ = collect(initial_theta(config), (0, 0, chunk), config)
+        rng = np.random.default_rng((0, 0, chunk))
+        mazes = families.sample(config.maze, 3, rng, held_out=False)
+        trial = attempt_and_adapt(initial_theta(config), mazes, rng, config)
         assert_equal(replay.mazes, mazes)
-        for again, walk in zip(replay.walks, walks, strict=True):
-            assert_equal(again, walk)
+        pairs = [*zip(replay.walks, trial.walks, strict=True), *zip(replay.knowns, trial.knowns, strict=True)]
+        for again, first in pairs:
+            assert_equal(again, first)
+        for told, drawn in zip(replay.behaviours, trial.log_probs, strict=True):
+            np.testing.assert_array_equal(told, drawn)
 
 
 def assert_equal(one: object, other: object) -> None:

@@ -1,9 +1,9 @@
-"""The meta-objective: the table form equals the per-step form, and each term is what it says."""
+"""The meta-objective against its plain form, one step after another, and each of its terms against what it says."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,166 +11,197 @@ import torch
 from torch import Tensor
 
 from actors.rollout import collect
-from learner.outer import (
-    Batch,
-    Stage,
-    Totals,
-    advantages,
-    after_adaptation,
-    fitted_value,
-    meta_gradient,
-    surrogate,
-)
+from learner.admission import Replay, admit
+from learner.outer import Batch, Totals, after_adaptation, fitted_value, meta_gradient, meta_objective
 from protocol.config import Config
-from protocol.learning.credit import return_to_go
-from protocol.learning.inner import initial_policy, initial_theta, unflatten
-from protocol.learning.policy import log_policy
-from protocol.world.states import StateTable
+from protocol.learning.inner import initial_theta, shapes, unflatten
+from protocol.wire.messages import Rollouts
+from protocol.world.maze import Mazes
+from tests import stepwise
+from tests.batches import CPU, batch_of, make_config, random_theta, trials_of, tried
+from tests.robot import Drawing, Past
+from tests.stepwise import Estimator
 
-CPU = torch.device("cpu")
-
-
-def make_config(**sections: dict[str, Any]) -> Config:
-    small: dict[str, dict[str, Any]] = {
-        "maze": {"side": 5},
-        "run": {"mazes": 6, "mazes_per_lease": 6, "horizon": 30},
-        "inner": {"attempts": 3},
-        "outer": {"attempts": 4},
-    }
-    return Config.model_validate(
-        {name: small.get(name, {}) | sections.get(name, {}) for name in small | sections}
-    )
+ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
+TEXTS = ["S.#\n..E", "S..\n.#H\n..E\nE.."]
+MAZES = Mazes.from_text("\n\n".join(TEXTS))
 
 
-def make_batch(config: Config, seed: int = 0) -> Batch:
-    mazes, stages, _ = collect(initial_theta(config), (seed,), config)
-    return Batch.of(StateTable.of(mazes, config.policy.radius), stages, config, CPU)
+def config_of(**sections: dict[str, Any]) -> Config:
+    inner = {"attempts": 2, "steps": 2, "cell_step_size": 1.0, "step_size": 0.3} | sections.pop("inner", {})
+    return make_config(len(MAZES), inner=inner, **sections)
 
 
-def moved_policy(stage: Stage, seed: int) -> Tensor:
-    """Another policy than the one that made the attempts, so that ratios leave 1 and the clip."""
-    noise = torch.randn(stage.behaviour.shape, generator=torch.Generator().manual_seed(seed))
-    return torch.log_softmax(stage.behaviour + 0.5 * noise, dim=-1)
+CASES: dict[str, dict[str, dict[str, Any]]] = {
+    "as it comes": {},
+    "every parameter": {"inner": {"adapts": "all"}},
+    "blind": {"policy": {"radius": 0}},
+    "with a compass": {"policy": {"compass": True}},
+    "without dreams": {"policy": {"dreams": False}},
+    "without memory": {"policy": {"memory": "none", "dreams": False}},
+    "plain objective": {"outer": {"objective": "policy-gradient"}},
+    "one attempt a step": {"inner": {"attempts": 1, "steps": 3}, "outer": {"attempts": 1}},
+    "sgd": {"inner": {"rule": "sgd", "adapts": "all", "credit": "policy-gradient"}},
+    "meta-sgd": {"inner": {"rule": "meta-sgd", "adapts": "all"}},
+    "every term": {"outer": {"entropy": 0.1, "first_weight": 0.3, "exploration": 0.7, "gae_lambda": 0.5}},
+}
+
+
+def both(config: Config, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The objective and its gradient: of arrays, and of one step after another; attempts of an older theta."""
+    replay = tried(random_theta(config, seed), MAZES, config, seed)
+    batch = batch_of(replay, config)
+    theta_P = torch.from_numpy(random_theta(config, seed + 1)).double()
+    at_once = meta_gradient(theta_P, batch, config)
+    leaf_P = theta_P.clone().requires_grad_()
+    stepped = stepwise.objective(leaf_P, trials_of(replay, batch, config), config)
+    (slope_P,) = torch.autograd.grad(stepped, leaf_P)
+    return torch.tensor(at_once.figures["objective"], dtype=torch.float64), at_once.vector, stepped.detach(), slope_P
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_objective_and_meta_gradient_are_those_of_one_step_after_another(case: str, estimator: Estimator) -> None:
+    sections = CASES[case]
+    if sections.get("outer", {}).get("exploration") and estimator == "dice":
+        sections = sections | {"outer": sections["outer"] | {"exploration": 0.0}}
+    config = config_of(**(sections | {"inner": {"estimator": estimator} | sections.get("inner", {})}))
+    value, slope_P, stepped, stepped_slope_P = both(config)
+    torch.testing.assert_close(value, stepped, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(slope_P, stepped_slope_P, rtol=1e-9, atol=1e-9)
+    # Where a robot dreams, fast weights are of no account: who has a compass always does, others once they know an exit.
+    silent = {"keep", "credit.in", "credit.out"} if config.policy.compass else {"keep"} if config.policy.dreams else set()
+    assert {name for name, part in unflatten(slope_P, config).items() if not part.any()} <= silent
 
 
 @pytest.mark.parametrize("objective", ["policy-gradient", "clipped"])
-def test_table_objective_and_gradient_equal_the_per_step_form(objective: str) -> None:
-    config = make_config(outer={"attempts": 4, "objective": objective})
-    stage = make_batch(config).stages[-1]
-    credit_N = torch.randn(
-        len(stage.steps.pair_N), generator=torch.Generator().manual_seed(1), dtype=torch.float64
-    )
-    stage = replace(stage, behaviour=stage.behaviour.double())
-    log_prob = moved_policy(stage, 2).requires_grad_()
-
-    total = log_prob.new_zeros(())
-    for pair, credit in zip(stage.steps.pair_N.tolist(), credit_N, strict=True):
-        ratio = torch.exp(log_prob.flatten()[pair] - stage.behaviour.flatten()[pair])
-        if objective == "clipped":
-            clipped = ratio.clamp(1 - config.outer.clip, 1 + config.outer.clip)
-            total = total + torch.minimum(ratio * credit, clipped * credit)
-        else:
-            total = total + ratio * credit
-    expected = total / len(stage.steps.length_ME)
-    (expected_slope,) = torch.autograd.grad(expected, log_prob)
-
-    objective_value = surrogate(log_prob, credit_N, stage, config)
-    (slope,) = torch.autograd.grad(objective_value, log_prob)
-    torch.testing.assert_close(objective_value, expected)
-    torch.testing.assert_close(slope, expected_slope)
+@pytest.mark.parametrize("rule", ["sgd", "meta-sgd", "learned"])
+def test_with_maml_it_is_the_derivative_of_the_objective_for_fixed_attempts(rule: str, objective: str) -> None:
+    """What phi_K is as a function of theta, maml differentiates exactly; finite differences know no estimator."""
+    inner = {"rule": rule, "adapts": "all", "estimator": "maml"}
+    terms = {"objective": objective, "entropy": 0.1, "exploration": 0.5}
+    config = config_of(inner=inner, outer=terms, policy={"dreams": False})
+    batch = batch_of(tried(random_theta(config), MAZES, config), config)
+    totals, theta_P = Totals.of(batch, config), torch.from_numpy(random_theta(config, 1)).double()
+    gradient_P = meta_gradient(theta_P, batch, config).vector
+    rng, width = np.random.default_rng(2), 1e-6
+    for group in {name.partition(".")[0] for name in shapes(config)}:
+        own = [torch.full(shape, float(name.startswith(group))).flatten() for name, shape in shapes(config).items()]
+        along_P = torch.cat(own) * torch.from_numpy(rng.normal(size=len(theta_P)))
+        ahead, behind = (
+            meta_objective(theta_P + side * width * along_P, batch, config, totals).item() for side in (1, -1)
+        )
+        expected = (ahead - behind) / (2 * width)
+        assert abs(expected) > 1e-4
+        assert float(gradient_P @ along_P) == pytest.approx(expected, rel=1e-5), group
 
 
-def test_entropy_bonus_is_the_mean_entropy_of_the_visited_states() -> None:
-    plain, with_bonus = make_config(), make_config(outer={"attempts": 4, "entropy": 0.5})
-    stage = make_batch(plain).stages[-1]
-    log_prob = moved_policy(stage, 3)
-    none_N = torch.zeros(len(stage.steps.pair_N))
-    entropies = [-(row.exp() * row).sum().item() for row in log_prob.flatten(0, 1)[stage.steps.state_N]]
-    bonus = surrogate(log_prob, none_N, stage, with_bonus) - surrogate(log_prob, none_N, stage, plain)
-    assert bonus.item() == pytest.approx(0.5 * np.mean(entropies), rel=1e-5)
-
-
-def test_advantages_equal_a_plain_sum_over_each_attempt() -> None:
-    config = make_config(outer={"attempts": 4, "gae_lambda": 0.7})
-    batch = make_batch(config)
-    for stage, fit_FG in zip(batch.stages, Totals.of(batch, config).fit_KFG, strict=True):
-        steps = stage.steps
-        value_N = fitted_value(stage, batch.known_RF, fit_FG)
-        value = value_N.tolist()
-        decay = config.run.discount * config.outer.gae_lambda
-        expected, row = [], 0
-        for length, found in zip(steps.length_ME.tolist(), steps.found_ME.tolist(), strict=True):
-            values = [*value[row : row + length], 0.0]
-            deltas = [
-                (found if t == length - 1 else 0.0) + config.run.discount * values[t + 1] - values[t]
-                for t in range(length)
-            ]
-            expected += [
-                sum(decay ** (later - t) * deltas[later] for later in range(t, length)) for t in range(length)
-            ]
-            row += length
-        actual = advantages(stage, value_N, config)
-        torch.testing.assert_close(actual, torch.tensor(expected), rtol=1e-4, atol=1e-5)
-
-
-def test_baseline_takes_most_of_the_variance_of_returns_away() -> None:
-    config = make_config(run={"mazes": 200, "mazes_per_lease": 200, "horizon": 60})
-    batch = make_batch(config)
-    stage, fit_FG = batch.stages[0], Totals.of(batch, config).fit_KFG[0]
-    togo_N = return_to_go(stage.steps, config.run.discount, config.run.horizon)
-    left_N = togo_N - fitted_value(stage, batch.known_RF, fit_FG)
-    assert left_N.var() < 0.8 * togo_N.var()
-    assert abs(left_N.mean()) < 0.01
-
-
-def test_exploration_credits_the_attempts_before_adaptation_with_what_they_made_possible() -> None:
-    base: dict[str, Any] = {"attempts": 4, "first_weight": 0.0}
-    without, with_term = make_config(outer=base), make_config(outer=base | {"exploration": 2.0})
-    batch = make_batch(without)
-    theta = torch.from_numpy(initial_theta(without))
-    extra = meta_gradient(theta, batch, with_term).vector - meta_gradient(theta, batch, without).vector
-
-    leaf = theta.clone().requires_grad_()
-    log_prob = log_policy(initial_policy(unflatten(leaf, without), batch.scene.mazes), batch.scene)
-    steps = batch.stages[0].steps
-    gain_N = after_adaptation(batch, without)[steps.maze_N]
-    likelihood = (gain_N * log_prob.flatten()[steps.pair_N]).sum() / batch.scene.mazes
-    (expected,) = torch.autograd.grad(2.0 * likelihood, leaf)
-    assert expected.norm() > 0
-    torch.testing.assert_close(extra, expected, rtol=1e-3, atol=1e-5)
+def test_leases_add_up_to_the_batch_that_they_make() -> None:
+    config = config_of(outer={"exploration": 0.5, "entropy": 0.1}, inner={"adapts": "all"})
+    replays = [tried(random_theta(config), MAZES, config, seed) for seed in range(2)]
+    theta_P = torch.from_numpy(random_theta(config, 1)).double()
+    whole = Batch.of(replays, config, CPU, torch.float64)
+    totals = Totals.of(whole, config)
+    shares = [meta_gradient(theta_P, batch_of(replay, config), config, totals) for replay in replays]
+    together = meta_gradient(theta_P, whole, config)
+    torch.testing.assert_close(shares[0].vector + shares[1].vector, together.vector, rtol=1e-9, atol=1e-9)
+    for name in ("objective", "success_before", "success_after", "adaptation_gain"):
+        assert sum(share.figures[name] for share in shares) == pytest.approx(together.figures[name], rel=1e-6), name
 
 
 def test_first_weight_counts_the_attempts_before_adaptation() -> None:
-    light, heavy = (make_config(outer={"attempts": 4, "first_weight": weight}) for weight in (0.0, 1.0))
-    batch = make_batch(light)
-    theta = torch.from_numpy(initial_theta(light))
-    difference = meta_gradient(theta, batch, heavy).vector - meta_gradient(theta, batch, light).vector
-    assert difference.norm() > 0
-    # What only adaptation reads, the step sizes and the credit network, does not matter to the first attempts.
-    parts = unflatten(difference, light)
-    assert all(not parts[name].any() for name in parts if not name.startswith("policy."))
+    light, heavy = (config_of(outer={"first_weight": weight}, inner={"steps": 1}) for weight in (0.0, 1.0))
+    batch = batch_of(tried(random_theta(light), MAZES, light), light)
+    theta_P = torch.from_numpy(random_theta(light)).double()
+    difference_P = meta_gradient(theta_P, batch, heavy).vector - meta_gradient(theta_P, batch, light).vector
+    parts = unflatten(difference_P, light)
+    assert parts["policy.in"].any()
+    # What adaptation alone reads does not matter to attempts that nothing was learned before; dreams they have, too.
+    assert not any(parts[name].any() for name in ("keep", "credit.in", "credit.out"))
 
 
-def test_unlikely_moves_that_nobody_made_do_not_spoil_the_objective() -> None:
-    config = make_config()
-    stage = make_batch(config).stages[-1]
-    behaviour = stage.behaviour.clone()
-    unvisited = torch.ones(behaviour.numel(), dtype=torch.bool)
-    unvisited[stage.steps.pair_N] = False
-    behaviour.view(-1)[unvisited] = -200.0
-    stage = replace(stage, behaviour=behaviour)
-    log_prob = torch.log_softmax(torch.zeros_like(behaviour), -1).requires_grad_()
-    total = surrogate(log_prob, torch.ones(len(stage.steps.pair_N)), stage, config)
-    (slope,) = torch.autograd.grad(total, log_prob)
-    assert torch.isfinite(total)
-    assert torch.isfinite(slope).all()
+def test_what_adaptation_has_gained_is_measured_against_the_best_that_there_can_be() -> None:
+    config = config_of(outer={"attempts": 5})
+    replay = tried(random_theta(config), MAZES, config)
+    batch = batch_of(replay, config)
+    trials = trials_of(replay, batch, config)
+    gains = stepwise.gains([trial.drawing for trial in trials], [trial.stages[-1] for trial in trials], config)
+    assert max(gains) > 0.01
+    assert after_adaptation(batch, config).tolist() == pytest.approx(gains, abs=1e-6)
+
+
+def test_a_move_that_was_next_to_impossible_does_not_blow_the_gradient_up() -> None:
+    config = config_of(outer={"objective": "policy-gradient"})
+    batch = batch_of(tried(random_theta(config), MAZES, config), config)
+    last = batch.stages[-1]
+    odd = replace(batch, stages=(*batch.stages[:-1], replace(last, behaviour_N=torch.full_like(last.behaviour_N, -200))))
+    theta_P = torch.from_numpy(random_theta(config, 1)).double()
+    assert meta_gradient(theta_P, odd, config).vector.norm() < 100 * meta_gradient(theta_P, batch, config).vector.norm()
+
+
+# The baseline
+
+
+def collected(seed: int = 0, **sections: dict[str, Any]) -> tuple[Config, Replay]:
+    run = {"mazes": 60, "mazes_per_lease": 60, "horizon_per_cell": 1.0}
+    config = Config.model_validate({"maze": {"family": "perfect", "side": 7}, "run": run} | sections)
+    mazes, stages, _ = collect(initial_theta(config), (seed,), config)
+    return config, admit(Rollouts(0, 0, 0, 0, {}, mazes, stages), config)
+
+
+def test_the_baseline_is_the_ridge_regression_of_returns_to_go() -> None:
+    config, replay = collected()
+    batch = Batch.of([replay], config, CPU, torch.float64)
+    for stage, fit_FG in zip(batch.stages, Totals.of(batch, config).fit_KFG, strict=True):
+        known_NF, togo_N = stage.known_NF.numpy(), stage.togo_N.numpy()
+        weights = len(known_NF[0])
+        rows = np.concatenate([known_NF, np.sqrt(1e-3) * np.eye(weights)])
+        weight_F, *_ = np.linalg.lstsq(rows, np.concatenate([togo_N, np.zeros(weights)]), rcond=None)
+        np.testing.assert_allclose(fitted_value(stage, fit_FG).numpy(), known_NF @ weight_F, rtol=0, atol=1e-8)
+
+
+def test_the_baseline_takes_most_of_the_variance_of_returns_away() -> None:
+    config, replay = collected()
+    batch = Batch.of([replay], config, CPU)
+    stage, fit_FG = batch.stages[0], Totals.of(batch, config).fit_KFG[0]
+    left_N = stage.togo_N - fitted_value(stage, fit_FG)
+    assert left_N.var() < 0.8 * stage.togo_N.var()
+    assert abs(left_N.mean()) < 0.01
+
+
+def test_the_baseline_knows_time_the_true_way_and_the_way_that_the_robot_knows() -> None:
+    config = config_of()
+    replay = tried(random_theta(config), MAZES, config)
+    batch, gamma = batch_of(replay, config), config.run.discount
+    drawings = [Drawing(text) for text in TEXTS]
+    pasts = [Past()] * 2
+    horizons = [len(drawing.cells) for drawing in drawings]
+    for k, (walk, stage) in enumerate(zip(replay.walks, batch.stages, strict=True)):
+        rows = []
+        told = stepwise.attempts_at(drawings, walk, replay.behaviours[k], pasts, horizons, config)
+        after = []
+        for drawing, past, (attempts, known) in zip(drawings, pasts, told, strict=True):
+            way = past.known_way(drawing)
+            after.append(known)
+            for attempt in attempts:
+                for time, step in enumerate(attempt.steps):
+                    share, distance = time / attempt.horizon, drawing.distance(step.cell)
+                    far, near = gamma**distance, gamma ** (10 * distance)
+                    here = gamma ** way[step.cell] if step.cell in way else 0.0
+                    reach = distance < attempt.horizon - time
+                    row = [1, share, share**2, far, near, far * share, reach, here, here > 0, here * far]
+                    rows.append([float(value) for value in row])
+        pasts = after
+        torch.testing.assert_close(stage.known_NF, torch.tensor(rows, dtype=torch.float64), rtol=1e-5, atol=1e-6)
 
 
 def test_figures_say_what_the_attempts_did() -> None:
-    config = make_config()
-    mazes, stages, _ = collect(initial_theta(config), (5,), config)
-    batch = Batch.of(StateTable.of(mazes, config.policy.radius), stages, config, CPU)
+    config, replay = collected(1)
+    batch = Batch.of([replay], config, CPU)
     figures = meta_gradient(torch.from_numpy(initial_theta(config)), batch, config).figures
-    found = batch.stages[0].steps.found_ME
-    assert figures["success_before"] == pytest.approx(found.mean().item())
+    found = [stage.found_W.mean().item() for stage in batch.stages]
+    assert 0 < found[0] < 1
+    assert [figures[name] for name in ("success_before", "success_after")] == pytest.approx([found[0], found[-1]])
+    steps = [stage.length_W.sum().item() / stage.made.attempts / batch.shortest_M.sum().item() for stage in batch.stages]
+    assert [figures[name] for name in ("ratio_before", "ratio_after")] == pytest.approx([steps[0], steps[-1]])
     assert figures["ratio_after"] >= 1

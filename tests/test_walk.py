@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from protocol.config import PolicyConfig
-from protocol.world.maze import UNREACHABLE, Mazes
+from protocol.world.maze import Floats
 from protocol.world.senses import Observations, Sight
-from protocol.world.walk import Bytes, Floats, Here, Known, Walk, learned, walk
+from protocol.world.walk import Bytes, Here, Known, Walk, learned, walk
 from protocol.world.ways import VISITED
 from tests.robot import FAR, NO_EXIT, NO_WAY, VISITED_0, Drawing, Dream, Past, Robot, mazes_of, random_drawing
 
@@ -29,13 +29,14 @@ class Wanderer:
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
 
-    def choose(self, here: Here) -> tuple[Bytes, Floats]:
+    def choose(self, here: Here) -> Bytes:
         moves = []
-        for hope, known in zip(here.hope_W, here.known_W, strict=True):
+        nothing = np.zeros(len(here.at_W), np.uint8)
+        for hope, known in zip(*(nothing if ways is None else ways for ways in (here.hope_W, here.known_W)), strict=True):
             wish = self.rng.random()
             ways = members(hope) if wish < 0.5 else members(known) if wish < 0.7 else frozenset()
             moves.append(int(self.rng.choice(sorted(ways or range(4)))))
-        return np.array(moves, np.uint8), self.rng.random(len(moves), np.float32)
+        return np.array(moves, np.uint8)
 
 
 class Given:
@@ -44,9 +45,9 @@ class Given:
     def __init__(self, moves: list[list[int]]) -> None:
         self.moves = moves
 
-    def choose(self, here: Here) -> tuple[Bytes, Floats]:
+    def choose(self, here: Here) -> Bytes:
         moves = [self.moves[walker][here.time] for walker in here.walker_W]
-        return np.array(moves, np.uint8), np.zeros(len(moves), np.float32)
+        return np.array(moves, np.uint8)
 
 
 def some_policy(rng: np.random.Generator, **settings: Any) -> PolicyConfig:

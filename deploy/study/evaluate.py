@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from actors.rollout import Trial, attempt_and_adapt
 from deploy.study.curves import Curve, Outcome, Point, Reals, each_curve, mean_curve
@@ -20,9 +19,9 @@ from deploy.study.explorer import explore
 from learner import checkpoint
 from protocol.config import ClewError, Config
 from protocol.learning.inner import shapes
-from protocol.world.maze import EXIT, Indices, Ints, Mazes, to_exit
+from protocol.world.maze import EXIT, Floats, Indices, Ints, Mazes
 from protocol.world.senses import offsets
-from protocol.world.walk import Floats, Walk
+from protocol.world.walk import Walk
 
 ATTEMPTS = 10  # at each maze, unless the run was trained with more
 ROBOTS, ROBOT_CELLS = 100, 200_000  # in all, where mazes are few: at most that many, in copies of so many cells
@@ -59,7 +58,7 @@ class Evaluation:
     exam: Exam
     robots: int  # Z
     stages: tuple[Outcome, ...]  # S
-    used: tuple[int, ...]  # [S] attempts before each
+    labels: tuple[str, ...]  # [S] which attempts each holds: "3"; "11 to 15" where a policy makes five
     total: Scores
     kinds: tuple[Scores, ...]  # of each family and side, where there are several
     mazes: tuple[Scores, ...]  # M
@@ -73,8 +72,8 @@ def opened(run_dir: Path) -> Run:
     wanted = sum(math.prod(shape) for shape in shapes(newest.config).values())
     if len(newest.theta) != wanted:
         raise ClewError(
-            f"the checkpoint in {run_dir} holds {len(newest.theta)} parameters, where this version of clew has {wanted}; "
-            "use the version that it was trained with, or train anew"
+            f"the checkpoint in {run_dir} holds {len(newest.theta)} parameters, where this version of clew has "
+            f"{wanted}; use the version that it was trained with, or train anew"
         )
     return Run(newest.run, newest.update, newest.config, newest.theta)
 
@@ -97,7 +96,7 @@ def evaluate(theta_P: Floats, config: Config, exam: Exam, robots: int | None, se
     """The adaptation curves in the mazes of `exam`: over all, over those of each kind, and of each."""
     robots = robots or enough_robots(exam.mazes)
     stages, first, known = _tried(theta_P, config, exam, robots, seed)
-    used = tuple(stage * config.inner.attempts for stage in range(len(stages)))
+    used = [stage * config.inner.attempts for stage in range(len(stages))]
     rng = np.random.default_rng([seed, 4])
     shortest_M = exam.shortest_M.astype(float)
 
@@ -119,15 +118,25 @@ def evaluate(theta_P: Floats, config: Config, exam: Exam, robots: int | None, se
         exam=exam,
         robots=robots,
         stages=stages,
-        used=used,
+        labels=labels(config),
         total=scores("all", np.arange(len(shortest_M))),
         kinds=tuple(scores(kind, np.flatnonzero(np.array(exam.kinds) == kind)) for kind in kinds if len(kinds) > 1),
         mazes=tuple(Scores(name, 1, steps, curve, *yardsticks) for name, steps, curve, yardsticks in each),
     )
 
 
+def labels(config: Config) -> tuple[str, ...]:
+    """[S] the attempts of every stage, counted from 1."""
+    steps, each, last = config.inner.steps, config.inner.attempts, config.outer.attempts
+    counts = [each] * steps + [last]
+    return tuple(
+        f"{stage * each + 1}" + (f" to {stage * each + count}" if count > 1 else "")
+        for stage, count in enumerate(counts)
+    )
+
+
 def enough_robots(mazes: Mazes) -> int:
-    """How many try each maze, each on its own: where mazes are few, more than one, for their figures to mean something."""
+    """How many try each maze, each on its own: more than one where mazes are few, or chance would rule the figures."""
     return max(1, min(ROBOTS // len(mazes), ROBOT_CELLS // mazes.cells))
 
 
@@ -137,7 +146,7 @@ def _tried(
     """How the attempts of each stage ended; an explorer's first attempts; the best ways that it knows then."""
     stages, count = config.inner.steps + 1, len(exam.mazes) * robots
     success_SQ, steps_SQ = np.empty((stages + 2, count)), np.empty((stages + 2, count))
-    for portion in _portions(exam, robots, config, seed):
+    for portion in portions(exam, robots, config, seed):
         for stage, walk in enumerate(portion.tried(theta_P, config).walks):
             success_SQ[stage, portion.rows], steps_SQ[stage, portion.rows] = _ends(walk, portion)
         explored = explore(portion.mazes, portion.horizon_N, np.random.default_rng([seed, 3, portion.number]))
@@ -164,7 +173,7 @@ class Portion:
         return attempt_and_adapt(theta_P, self.mazes, rng, config, self.horizon_N)
 
 
-def _portions(exam: Exam, robots: int, config: Config, seed: int) -> Iterator[Portion]:
+def portions(exam: Exam, robots: int, config: Config, seed: int) -> Iterator[Portion]:
     """All robots, those in small mazes first: so many at a time as the memory holds, and of like sizes."""
     maze_Q = np.repeat(np.arange(len(exam.mazes)), robots)
     rows = np.argsort(exam.mazes.count_M[maze_Q], kind="stable")
@@ -186,14 +195,3 @@ def _ends(walk: Walk, portion: Portion) -> tuple[Reals, Reals]:
     found_NE = (portion.mazes.cell_C[walk.end_W] == EXIT).reshape(len(portion.mazes), -1)
     steps_NE = np.where(found_NE, walk.length_W.reshape(found_NE.shape), portion.horizon_N[:, None])
     return found_NE.mean(axis=1), steps_NE.mean(axis=1)
-
-
-Cells = npt.NDArray[np.intp]  # [T + 1] the cells of a path, from the start on
-
-
-@dataclass(frozen=True)
-class Path_:
-    """An attempt."""
-
-    cells: Cells
-    found: bool  # whether it reached an exit

@@ -31,8 +31,10 @@ class Exam:
     horizon_M: Ints  # [M] steps after which an attempt has failed
 
 
-def held_out(config: Config, family: str | None, side: int | None, count: int, seed: int) -> tuple[list[str], Mazes]:
-    """`count` mazes that training can never have seen, and the kind of each: family and side.
+def held_out(
+    config: Config, family: str | None, side: int | None, count: int, seed: int, horizon: int | None = None
+) -> Exam:
+    """`count` mazes that training can never have seen.
 
     They are of the run's own families and sides, or of those given instead; each pair of the two has an equal share.
     """
@@ -40,25 +42,17 @@ def held_out(config: Config, family: str | None, side: int | None, count: int, s
     settings = list(_settings(config.maze, family, side))
     share, rest = divmod(count, len(settings))
     more = rng.permutation(len(settings)) < rest
-    kinds, parts = [], []
+    names, kinds, parts = [], [], []
     for setting, extra in zip(settings, more.tolist(), strict=True):
-        if share + extra:
-            parts.append(families.sample(setting, share + extra, rng, held_out=True))
-            kinds += [kind_of(setting)] * (share + extra)
-    return kinds, Mazes.concatenate(parts)
+        some = share + extra
+        if some:
+            parts.append(families.sample(setting, some, rng, held_out=True))
+            kinds += [kind_of(setting)] * some
+            names += [f"{kind_of(setting)}:{number}" for number in range(1, some + 1)]
+    return _exam(names, kinds, Mazes.concatenate(parts), config, horizon)
 
 
-def of_kinds(kinds: Sequence[str], mazes: Mazes, config: Config, horizon: int | None) -> Exam:
-    """Held-out mazes, each named after its kind."""
-    seen: dict[str, int] = {}
-    names = []
-    for kind in kinds:
-        seen[kind] = seen.get(kind, 0) + 1
-        names.append(f"{kind}:{seen[kind]}")
-    return _exam(names, kinds, mazes, config, horizon)
-
-
-def of_files(paths: Sequence[Path], config: Config, horizon: int | None) -> Exam:
+def of_files(paths: Sequence[Path], config: Config, horizon: int | None = None) -> Exam:
     """All mazes of some files."""
     found = [named for path in paths for named in read_mazes(path)]
     mazes = Mazes.concatenate([named.maze for named in found])
@@ -108,8 +102,7 @@ def _check(horizon: int, names: Sequence[str], steps_M: Ints) -> None:
     if not beyond.size:
         return
     worst = int(steps_M.argmax())
-    others = f" (and of {beyond.size - 1} more mazes one of more than {horizon})" if beyond.size > 1 else ""
     raise ClewError(
-        f"the shortest way of maze {names[worst]} takes {steps_M[worst]} steps{others}, and --horizon allows {horizon}; "
-        f"give --horizon {steps_M[worst]} or more"
+        f"--horizon {horizon} is too short: the shortest way of maze {names[worst]} takes {steps_M[worst]} steps, "
+        f"and {beyond.size} of {len(names)} mazes are too long for it; give --horizon {steps_M[worst]} or more"
     )

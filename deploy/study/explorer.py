@@ -17,7 +17,7 @@ from protocol.world.maze import EXIT, FREE, UNREACHABLE, Bools, Ints, Mazes, dis
 
 @dataclass(frozen=True)
 class Explored:
-    """What explorers reached, one in each maze, under the rules that hold for the policy, too: traps and the horizon."""
+    """What explorers reached, one in each maze. Traps and the horizon hold for them as for the policy."""
 
     found_M: Bools  # [M] whether it reached an exit; if not, it knows no way to one either
     first_M: Ints  # [M] steps of its first attempt; the horizon where it failed

@@ -1,12 +1,12 @@
-"""Pictures of a run: how it learned to learn, and what adaptation does to the paths that are walked."""
+"""Pictures of a run: how it learned to learn, how it gets better from attempt to attempt, and its paths."""
 
-# M mazes, K inner steps, T steps of a path
+# T steps of a path
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,40 +20,80 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap
-from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FormatStrFormatter, MaxNLocator, NullFormatter
 
-from protocol.wire.messages import Attempts
-from protocol.world.maze import MOVES, Mazes
-from protocol.world.states import StateTable
+from deploy.study import paths
+from deploy.study.evaluate import Evaluation, Scores
+from deploy.study.paths import Shown
+from protocol.config import ClewError, Config
+from protocol.world.maze import EXIT, TRAP, WALL, Floats, Indices, Mazes
 
-Cells = npt.NDArray[np.int64]  # [T + 1] the cells of a path, from the start on
-
-BEFORE, AFTER = "#b8674a", "#2b6c8f"
-FLOOR, WALL, START, EXIT = "#f6f3ec", "#2c2f36", "#3b8f4a", "#c8352c"
+# Told apart by people with any colour vision, and by lightness alone (Okabe and Ito, 2002).
+BEFORE, AFTER, LEARNED, EXPLORER, KNOWN, FAILED = "#d55e00", "#0072b2", "#0072b2", "#d55e00", "#b07a00", "#b3261e"
+FLOOR, STONE, START_MARK, EXIT_MARK, TRAP_MARK = "#f6f3ec", "#3a3d45", "#009e73", "#e8442a", "#000000"
 PATH_COLOURS = "plasma"
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
+TICKS = (1, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500)
+PANELS = 4  # in a row
+MARKED = 30  # attempts, up to which each has a mark on the curve
 
 
-def learning_curve(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+def draw(run_dir: Path, theta_P: Floats, config: Config, result: Evaluation, seed: int) -> None:
+    """curve.png and adaptation.png of an evaluation, and learning_curve.png of the run itself."""
+    pictures = {
+        "curve.png": curve(result),
+        "adaptation.png": adaptation(result, paths.shown(result, theta_P, config, seed)),
+    }
+    records = history(run_dir)
+    if records:
+        pictures["learning_curve.png"] = learning_curve(records)
+    for name, picture in pictures.items():
+        try:
+            picture.savefig(run_dir / name, dpi=150)
+        except OSError as error:
+            raise ClewError(f"cannot write {run_dir / name}: {error.strerror}; make room or give access") from None
+        plt.close(picture)
+
+
+def history(run_dir: Path) -> list[dict[str, Any]]:
+    """The updates of a run, up to the first that is not whole, such as one that is being written."""
+    records: list[dict[str, Any]] = []
+    try:
+        for line in (run_dir / "updates.jsonl").read_text().splitlines():
+            records.append(json.loads(line))
+    except (OSError, ValueError):
+        pass
+    return records
+
+
+# How it learned to learn
+
+
+def learning_curve(records: Sequence[Mapping[str, Any]]) -> Figure:
     """Success and steps ÷ shortest of training mazes, before and after adaptation, by update and by time."""
-    axes = {"update": [record["update"] for record in records], "minutes of training": minutes(records)}
-    figures = {"success": "success rate", "ratio": "steps ÷ shortest path"}
-    picture, grid = plt.subplots(2, 2, figsize=(10, 6.4), sharex="col", sharey="row", layout="constrained")
+    axes = {"updates": [record["update"] for record in records], "minutes of training": minutes(records)}
+    figures = {"success": "share of attempts that reach an exit", "ratio": "steps ÷ shortest way"}
+    picture, grid = plt.subplots(2, 2, figsize=(10, 6.8), sharex="col", sharey="row", layout="constrained")
     for row, (figure, title) in zip(grid, figures.items(), strict=True):
         for axis, (name, along) in zip(row, axes.items(), strict=True):
-            for when, colour in (("before", BEFORE), ("after", AFTER)):
+            for when, label, colour in (("before", "first attempt", BEFORE), ("after", "after adaptation", AFTER)):
                 values = np.array([record[f"{figure}_{when}"] for record in records], float)
                 axis.plot(along, values, color=colour, alpha=0.18, linewidth=0.8)
-                axis.plot(along, smoothed(values), color=colour, linewidth=2, label=f"{when} adaptation")
-            axis.grid(alpha=0.25)
-            axis.spines[["top", "right"]].set_visible(False)
+                axis.plot(along, smoothed(values), color=colour, linewidth=2, label=label)
+            _plain(axis)
             if figure == "ratio":
                 axis.set_xlabel(name)
         row[0].set_ylabel(title)
     grid[0, 0].legend(frameon=False, loc="lower right")
-    _ratio_scale(grid[1, 0])
-    picture.savefig(path, dpi=150)
-    plt.close(picture)
+    _ratio_scale(grid[1, 0], _highest(records))
+    picture.suptitle("Training mazes, new ones at every update", fontsize=12)
+    return picture
+
+
+def _highest(records: Sequence[Mapping[str, Any]]) -> float:
+    """The largest ratio that a learning curve shows."""
+    return max(float(record[f"ratio_{when}"]) for record in records for when in ("before", "after"))
 
 
 def minutes(records: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -70,113 +110,165 @@ def smoothed(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray((total[high] - total[low]) / (high - low))
 
 
-def _ratio_scale(axis: Axes) -> None:
+# How it gets better from attempt to attempt
+
+
+def curve(result: Evaluation) -> Figure:
+    """Steps ÷ shortest at every attempt, with the yardsticks: a panel for each kind of maze."""
+    panels = result.kinds or (result.total,)
+    columns = min(PANELS, len(panels))
+    rows = -(-len(panels) // columns)
+    size = (max(6.4, 3.5 * columns), 3.4 * rows + 1.2)
+    picture, grid = plt.subplots(
+        rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True, layout="constrained"
+    )
+    for axis, scores in zip(grid.flat, panels, strict=False):
+        _panel(axis, result, scores)
+    for axis in grid.flat[len(panels) :]:
+        axis.set_visible(False)
+    for row in grid:
+        row[0].set_ylabel("steps ÷ shortest way")
+    for axis in grid[-1]:
+        axis.set_xlabel("attempt")
+    _ratio_scale(grid[0, 0], max(max(point.ratio.value for point in (*s.curve, s.explorer)) for s in panels))
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    picture.legend(handles, labels, loc="outside lower center", ncols=len(labels) if columns > 1 else 2, frameon=False)
+    picture.suptitle("How long the way is at every attempt", fontsize=12)
+    return picture
+
+
+def _panel(axis: Axes, result: Evaluation, scores: Scores) -> None:
+    """The curve of some mazes: its points, its band, and three lines to hold it against."""
+    x = [point.attempts + 1 for point in scores.curve]
+    y = [point.ratio.value for point in scores.curve]
+    bounds = [point.ratio.interval or (point.ratio.value, point.ratio.value) for point in scores.curve]
+    axis.fill_between(x, [low for low, _ in bounds], [high for _, high in bounds], color=LEARNED, alpha=0.2, lw=0)
+    axis.plot(x, y, color=LEARNED, marker="o" if len(x) <= MARKED else None, ms=4, lw=2, label="clew")
+    for point, name, colour, dashes in (
+        (scores.explorer, "depth-first explorer, first attempt", EXPLORER, (0, (5, 2))),
+        (scores.known, "best way that it knows then", KNOWN, (0, (1.5, 1.5))),
+    ):
+        axis.axhline(point.ratio.value, color=colour, linestyle=dashes, lw=1.5, label=name)
+    axis.axhline(1, color="black", lw=0.8, label="shortest way")
+    for at in sorted({0, min(1, len(x) - 1), len(x) - 1}):
+        side = -1 if at and at == len(x) - 1 else 1
+        axis.annotate(
+            _short(y[at]),
+            (x[at], y[at]),
+            xytext=(6 * side, 7),
+            textcoords="offset points",
+            ha="left" if side > 0 else "right",
+            fontsize=9,
+            color=LEARNED,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
+        )
+    names = f"{scores.mazes} mazes" if scores.mazes > 1 else f"maze {result.mazes[0].name}"
+    axis.set_title(f"{scores.name}: {names}" if result.kinds else names, fontsize=10)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    _plain(axis)
+
+
+def _plain(axis: Axes) -> None:
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _ratio_scale(axis: Axes, highest: float) -> None:
     """1 is the floor, and what matters happens near it: a logarithmic axis with plain numbers."""
     axis.set_yscale("log")
-    axis.set_ylim(bottom=0.98)
-    axis.yaxis.set_major_locator(FixedLocator([1, 1.2, 1.5, 2, 3, 5, 10, 20, 50]))
+    axis.set_ylim(0.96, max(1.6, highest * 1.25))
+    crowded = (1.1, 1.2) if highest > 10 else (1.1,) if highest > 4 else ()
+    axis.yaxis.set_major_locator(FixedLocator([tick for tick in TICKS if tick not in crowded]))
     axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_minor_locator(FixedLocator([]))
 
 
-@dataclass(frozen=True)
-class Walk:
-    """A path to draw."""
-
-    title: str
-    cells: Cells
+# The paths that it takes
 
 
-def adaptation(
-    mazes: Mazes, table: StateTable, stages: Sequence[Attempts], names: Sequence[str], each: int, path: Path
-) -> None:
-    """A row per maze: the first attempt before adaptation and after every inner step; the shortest path."""
-    heads = ["before adaptation", *(after(step * each) for step in range(1, len(stages))), "shortest path"]
-    rows, columns = len(mazes), len(heads)
-    size = (2.5 * columns + 0.3, 2.75 * rows + 0.3)
-    picture, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    for maze, row in enumerate(grid):
-        row[0].set_ylabel(names[maze], fontsize=10)
-        for axis, walk in zip(row, walks(table, stages, maze), strict=True):
-            draw(axis, mazes, maze, walk)
+def adaptation(result: Evaluation, mazes: Sequence[Shown]) -> Figure:
+    """A row for each maze: what a robot did at its first attempts and at the last, and the shortest way."""
+    stages = paths.stages_shown(result)
+    heads = [*(_head(result, stage) for stage in stages), "shortest way\n\n\n"]
+    size = (2.6 * len(heads) + 0.4, 2.95 * len(mazes) + 1.1)
+    picture, grid = plt.subplots(len(mazes), len(heads), figsize=size, squeeze=False, layout="constrained")
+    for row, one in zip(grid, mazes, strict=True):
+        row[0].set_ylabel(one.name, fontsize=10)
+        best = len(one.shortest.cells) - 1
+        for axis, path, success in zip(row, one.paths, one.success, strict=False):
+            steps = len(path.cells) - 1
+            title = f"{steps} steps" if path.found else f"failed after {steps} steps"
+            share = f", {success:.0%} succeed" if result.robots > 1 else ""
+            axis.set_title(title + share, fontsize=9, color="black" if path.found else FAILED)
+            draw_path(axis, one.maze, path.cells)
+        row[-1].set_title(f"{best} steps", fontsize=9)
+        draw_path(axis=row[-1], maze=one.maze, cells=one.shortest.cells)
     for axis, head in zip(grid[0], heads, strict=True):
-        axis.set_title(f"{head}\n{axis.get_title()}", fontsize=10)
-    picture.savefig(path, dpi=150)
-    plt.close(picture)
+        # Above the title of its first panel, which may have another colour.
+        axis.annotate(head, (0.5, 1), (0, 12), "axes fraction", "offset points", ha="center", fontsize=9)
+    picture.supxlabel(_legend(mazes), fontsize=9)
+    return picture
 
 
-def after(attempts: int) -> str:
-    return f"after {attempts} attempt{'s' if attempts > 1 else ''}"
+def _head(result: Evaluation, stage: int) -> str:
+    """`attempt 2`, and below it how all robots did."""
+    point, label = result.total.curve[stage], result.labels[stage]
+    success, count = point.success.value, len(result.mazes) * result.robots
+    shown = "100 %" if success == 1 else f"{min(success, 0.9994):.1%}".replace("%", " %")
+    kind = "mazes" if result.robots == 1 else "robots"
+    return (
+        f"attempt{'s' if ' ' in label else ''} {label}\n"
+        f"{shown} of {count} {kind} succeed\n"
+        f"steps ÷ shortest: {_short(point.ratio.value)}\n"
+    )
 
 
-def walks(table: StateTable, stages: Sequence[Attempts], maze: int) -> list[Walk]:
-    """The paths of one row."""
-    paths = [first_attempt(table, attempts, maze) for attempts in stages]
-    shortest = shortest_path(table, maze)
-    titles = [
-        f"{len(cells) - 1} steps" + ("" if cells[-1] == shortest[-1] else ", exit not found")
-        for cells in paths
-    ]
-    best = Walk(f"{len(shortest) - 1} steps", shortest)
-    return [*(Walk(title, cells) for title, cells in zip(titles, paths, strict=True)), best]
+def _short(ratio: float) -> str:
+    """A ratio with the digits that matter: near 1, three."""
+    return f"{ratio:.3f}" if ratio < 1.1 else f"{ratio:.2f}"
 
 
-def first_attempt(table: StateTable, attempts: Attempts, maze: int) -> Cells:
-    """Where the first attempt at `maze` went."""
-    begin = int(attempts.length[:maze].sum(dtype=np.int64))
-    pairs = attempts.visits[begin : begin + int(attempts.length[maze, 0])].astype(np.int64)
-    state_T, move_T = np.divmod(pairs, len(MOVES))
-    return np.append(table.cell_MS[maze, state_T], _target(table, maze, state_T[-1], move_T[-1]))
+def _legend(mazes: Sequence[Shown]) -> str:
+    traps = ", crosses: traps" if any((one.maze.cell_C == TRAP).any() for one in mazes) else ""
+    return f"circle: start, star: exit{traps}; a path goes from dark to bright"
 
 
-def shortest_path(table: StateTable, maze: int) -> Cells:
-    """A shortest way from start to exit: always on to a state that is nearer."""
-    state, cells = 0, [int(table.cell_MS[maze, 0])]
-    distance_S = np.append(table.distance_MS[maze], 0)
-    while distance_S[state]:
-        move = int(np.argmin(distance_S[table.next_MSA[maze, state]]))
-        cells.append(_target(table, maze, state, move))
-        state = int(table.next_MSA[maze, state, move])
-    return np.array(cells)
-
-
-def _target(table: StateTable, maze: int, state: int, move: int) -> int:
-    """The cell that a move leads to, be it the exit."""
-    cell = int(table.cell_MS[maze, state])
-    if table.next_MSA[maze, state, move] == state:
-        return cell
-    down, right = MOVES[move]
-    return cell + down * table.side + right
-
-
-def draw(axis: Axes, mazes: Mazes, maze: int, walk: Walk) -> None:
+def draw_path(axis: Axes, maze: Mazes, cells: Indices) -> None:
     """A maze and a path in it, coloured from dark to bright as time goes by."""
-    axis.imshow(mazes.blocked[maze], cmap=ListedColormap([FLOOR, WALL]), vmin=0, vmax=1)
-    at_T2 = spread(walk.cells, mazes.side)
+    rows, columns = maze.shape_M2[0].tolist()
+    kind = maze.cell_C.reshape(rows, columns)
+    axis.imshow(kind == WALL, cmap=ListedColormap([FLOOR, STONE]), vmin=0, vmax=1)
+    at_T2 = spread(cells, columns)
     segments = np.stack([at_T2[:-1], at_T2[1:]], axis=1)
-    lines = LineCollection(list(segments), cmap=PATH_COLOURS, linewidth=1.8, capstyle="round")
-    lines.set_array(np.linspace(0, 0.9, len(segments)))
+    large = max(rows, columns)
+    width = max(0.8, min(1.8, 30 / large))
+    lines = LineCollection(list(segments), cmap=PATH_COLOURS, linewidth=width, capstyle="round")
+    lines.set_array(np.linspace(0, 0.82, len(segments)))
     lines.set_clim(0, 1)
     axis.add_collection(lines)
-    for cell, marker, colour in ((mazes.start[maze], "o", START), (mazes.exit[maze], "*", EXIT)):
-        row, column = divmod(int(cell), mazes.side)
-        size = 520 / mazes.side * (2 if marker == "*" else 1)
-        axis.scatter([column], [row], s=size, marker=marker, color=colour, edgecolors="white", zorder=3)
-    axis.set_title(walk.title, fontsize=9)
+    start = np.zeros_like(kind, np.bool_)
+    start.flat[maze.start_M[0]] = True
+    for places, marker, colour, size in (
+        (start, "o", START_MARK, 1.0),
+        (kind == EXIT, "*", EXIT_MARK, 2.4),
+        (kind == TRAP, "x", TRAP_MARK, 0.6),
+    ):
+        row, column = np.nonzero(places)
+        area, edge = max(18, 520 / large) * size, None if marker == "x" else "black"
+        axis.scatter(column, row, area, colour, marker=marker, linewidths=0.6, edgecolors=edge, zorder=3)
     axis.set_xticks([])
     axis.set_yticks([])
 
 
-def spread(cells: Cells, side: int) -> npt.NDArray[np.float64]:
+def spread(cells: Indices, columns: int) -> npt.NDArray[np.float64]:
     """[T + 1, 2] (column, row) of every step; visits of one cell drift from its centre."""
     seen: dict[int, int] = {}
     points = []
     for cell in cells.tolist():
         visit = seen.get(cell, 0)
         seen[cell] = visit + 1
-        radius = 0.34 * (1 - 0.6**visit)
-        row, column = divmod(cell, side)
-        points.append(
-            (column + radius * math.cos(visit * GOLDEN_ANGLE), row + radius * math.sin(visit * GOLDEN_ANGLE))
-        )
+        radius, angle = 0.34 * (1 - 0.6**visit), visit * GOLDEN_ANGLE
+        row, column = divmod(cell, columns)
+        points.append((column + radius * math.cos(angle), row + radius * math.sin(angle)))
     return np.array(points)

@@ -29,11 +29,16 @@ def like(array: np.ndarray[Any, Any], other: Array) -> Array:
 def take(table_AG: Array, row_N: Array) -> Array:
     """[A, N] the columns `row_N` of a table, with a gradient that is as fast as one of a flat table."""
     if not is_torch(table_AG):
-        return table_AG[:, row_N]
+        return table_AG.take(row_N, axis=1)
     moves, groups = table_AG.shape
     torch = sys.modules["torch"]
     first_A1 = torch.arange(0, moves * groups, groups, device=row_N.device)[:, None]
     return table_AG.flatten().index_select(0, (first_A1 + row_N).flatten()).view(moves, len(row_N))
+
+
+def turned(array_NA: Array) -> Array:
+    """[A, N] with the values of each row side by side in memory."""
+    return array_NA.T.contiguous() if is_torch(array_NA) else np.ascontiguousarray(array_NA.T)
 
 
 def sum_by(value_AN: Array, group_N: Array, groups: int) -> Array:
@@ -62,7 +67,8 @@ def log_softmax(logit_AN: Array) -> Array:
     if is_torch(logit_AN):
         return logit_AN.log_softmax(0)
     shifted = logit_AN - logit_AN.max(axis=0)
-    return shifted - np.log(np.exp(shifted).sum(axis=0))
+    shifted -= np.log(np.exp(shifted).sum(axis=0))
+    return shifted
 
 
 def fixed(array: Array) -> Array:

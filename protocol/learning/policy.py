@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocol.config import Config
-from protocol.learning.arrays import Array, exp, like, log_softmax, relu
+from protocol.learning.arrays import Array, exp, like, log_softmax, relu, turned
 from protocol.world.maze import MOVES, Floats
 from protocol.world.senses import Bytes, features, open_moves, turns
 from protocol.world.walk import NO_EXIT
 
 A = len(MOVES)
-SHUT = -1e4  # the score of a move into a wall that is sensed: its probability is 0 in any precision
+SHUT = -80.0  # the score of a move into a wall that is sensed: it never happens, and its exponential is no denormal
 KNOWN, HOPE = range(2)  # kinds of dream: the known way, the hopeful way
 DREAMS, GAINS = 2, NO_EXIT + 1
 
@@ -37,16 +37,16 @@ class Scene:
     """The distinct observations of a batch, as the network reads them."""
 
     x_UAF: Array  # [U, A, F] features of each observation, turned to each move
-    shut_AU: Array  # [A, U] SHUT where a move leads into a wall that is sensed, else 0
+    open_AU: Array  # [A, U] 0 where a move leads into a wall that is sensed, else 1
     member_UM: Array | None  # [U, M] 1 where the observation was made in the maze; None where mazes share a network
 
     @staticmethod
     def of(feature_UF: Bytes, config: Config, real: Array, maze_U: Array | None = None, mazes: int = 0) -> Scene:
         """`real`: any array of the kind, device and precision that is wanted. `maze_U`: where each maze has its own."""
-        x_UAF = feature_UF[:, turns(config.policy)].astype(np.float32)
-        shut_UA = np.where(open_moves(feature_UF, config.policy), 0, SHUT).astype(np.float32)
+        x_UAF = feature_UF.astype(np.float32).take(turns(config.policy), axis=1)
+        open_AU = np.ascontiguousarray(open_moves(feature_UF, config.policy).T).astype(np.float32)
         member = None if maze_U is None else like((maze_U[:, None] == np.arange(mazes)).astype(np.float32), real)
-        return Scene(like(x_UAF, real), like(np.ascontiguousarray(shut_UA.T), real), member)
+        return Scene(like(x_UAF, real), like(open_AU, real), member)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 def scores(net: Net, scene: Scene) -> Array:
     """[A, U] what the network says of each move in each observation."""
-    return (hidden(net, scene) * spread(net["out"], scene)).sum(-1).T + scene.shut_AU
+    out = net["out"] if scene.member_UM is None else _own(net["out"], scene.member_UM)[:, :, None]
+    score_AU = turned((hidden(net, scene) @ out).reshape(-1, A))
+    return score_AU * scene.open_AU + SHUT * (1 - scene.open_AU)
 
 
 def hidden(net: Net, scene: Scene) -> Array:

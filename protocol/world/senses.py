@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,12 @@ A = len(MOVES)
 NEVER, EARLIER, VISITED_0, VISITED_1, VISITED_2, BUMPED = range(6)
 MARKS = 6
 MARK_BITS = 3  # of one direction
+LAST = np.arange(NO_MOVE + 1) << MARK_BITS * A  # the last move, as it stands in the key of an observation
 ALL_MARKS = (1 << MARK_BITS * A) - 1
+ONE_HOT = np.eye(NO_MOVE + 1, dtype=np.uint8)
+_mark_XA = np.arange(ALL_MARKS + 1)[:, None] >> np.arange(0, MARK_BITS * A, MARK_BITS) & (1 << MARK_BITS) - 1
+MARKED = (_mark_XA[:, None, :] == np.arange(MARKS)[:, None]).reshape(-1, MARKS * A).astype(np.uint8)  # of four marks
+FIRST_ROOM = 1024  # observations
 
 
 @lru_cache
@@ -69,8 +75,8 @@ class Sight:
     mazes: Mazes
     policy: PolicyConfig
     look_C: Indices  # [C] the number of what is sensed in each cell
-    looks_LB: Bools  # [L, B] which of the cells around are walls; outside counts as wall
-    compass_LA: Bools  # [L, A] whether the nearest exit lies in each direction; False without a compass
+    looks_LB: Bytes  # [L, B] 1 where a cell around is a wall; outside counts as wall
+    compass_LA: Bytes  # [L, A] 1 where the nearest exit lies in each direction; 0 without a compass
 
     @staticmethod
     def of(mazes: Mazes, policy: PolicyConfig) -> Sight:
@@ -86,7 +92,7 @@ class Sight:
             seen.append(~inside | wall_C[np.where(inside, here_C + down * columns_C + right, here_C)])
         sensed = [*seen, *(_compass(mazes) if policy.compass else ())]
         if not sensed:
-            none = np.zeros((1, A), np.bool_)
+            none = np.zeros((1, A), np.uint8)
             return Sight(mazes, policy, np.zeros(mazes.cells, np.intp), none[:, :0], none)
         sensed_CX = np.stack(sensed, axis=1)
         sensed_CX[wall_C] = sensed_CX[mazes.first_M[0]]  # nobody stands in a wall
@@ -94,9 +100,9 @@ class Sight:
         whole = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}").reshape(-1)
         code = packed[:, 0] if packed.shape[1] == 1 else whole
         _, first, look_C = np.unique(code, return_index=True, return_inverse=True)
-        looks = sensed_CX[first]
+        looks = sensed_CX[first].astype(np.uint8)
         bits = len(seen)
-        compass = looks[:, bits:] if policy.compass else np.zeros((len(looks), A), np.bool_)
+        compass = looks[:, bits:] if policy.compass else np.zeros((len(looks), A), np.uint8)
         return Sight(mazes, policy, look_C, looks[:, :bits], compass)
 
     @cached_property
@@ -140,53 +146,49 @@ class Observations:
         self._look_C = (sight.look_C + looks * sight.mazes.maze_C * by_maze) * (NO_MOVE + 1) << MARK_BITS * A
         size = looks * (len(sight.mazes) if by_maze else 1) * (NO_MOVE + 1) << MARK_BITS * A
         self._row = np.zeros(size, np.int32)  # 0: not met so far
-        self._met: list[Keys] = []
+        self._key = np.zeros(FIRST_ROOM, np.int64)  # of each that was met, and room for more
         self.count = 0  # U
 
-    def rows(self, at_W: Indices, last_W: Indices, marks_W: Ints) -> Ints:
+    def rows(self, at_W: Indices, last_W: npt.NDArray[Any], marks_W: Ints) -> Ints:
         """[W] the number of each observation: in a cell, with a last move (NO_MOVE: none) and the marks of memory."""
-        key_W = self._look_C.take(at_W) + (last_W << MARK_BITS * A) + marks_W
+        key_W = self._look_C.take(at_W) + LAST.take(last_W) + marks_W
         row_W = self._row.take(key_W)
         if not row_W.all():
             fresh = np.unique(key_W[row_W == 0])
-            self._row[fresh] = np.arange(self.count + 1, self.count + 1 + len(fresh))
-            self._met.append(fresh)
-            self.count += len(fresh)
+            begin, self.count = self.count, self.count + len(fresh)
+            if self.count > len(self._key):
+                self._key = np.concatenate((self._key, np.zeros(self.count, np.int64)))
+            self._key[begin : self.count] = fresh
+            self._row[fresh] = np.arange(begin + 1, self.count + 1)
             row_W = self._row.take(key_W)
         return row_W - 1
 
     def features(self, begin: int = 0) -> Bytes:
         """[U, F] of 0 and 1: the features of the observations from number `begin` on."""
-        key_U = self._keys(begin)
-        marks_U, (look_U, last_U) = key_U & ALL_MARKS, np.divmod(key_U >> MARK_BITS * A, NO_MOVE + 1)
-        look_U = look_U % len(self._sight.looks_LB)
-        mark_UA = marks_U[:, None] >> np.arange(0, MARK_BITS * A, MARK_BITS) & (1 << MARK_BITS) - 1
+        key_U = self._key[begin : self.count]
+        look_U, last_U = np.divmod(key_U >> MARK_BITS * A, NO_MOVE + 1)
         blocks = [
-            self._sight.looks_LB[look_U],
-            last_U[:, None] == np.arange(NO_MOVE + 1),
-            (mark_UA[:, None, :] == np.arange(MARKS)[:, None]).reshape(-1, MARKS * A),
+            self._sight.looks_LB.take(look_U % len(self._sight.looks_LB), axis=0),
+            ONE_HOT.take(last_U, axis=0),
+            MARKED.take(key_U & ALL_MARKS, axis=0),
         ]
         if self._sight.policy.compass:
-            blocks.append(self._sight.compass_LA[look_U])
-        return np.concatenate(blocks, axis=1).astype(np.uint8)
-
+            blocks.append(self._sight.compass_LA.take(look_U % len(self._sight.looks_LB), axis=0))
+        return np.concatenate(blocks, axis=1)
 
     def mazes(self, begin: int = 0) -> Indices | None:
         """[U] the maze of each observation from number `begin` on; None where mazes share them."""
         if not self._by_maze:
             return None
-        maze_U: Indices = (self._keys(begin) >> MARK_BITS * A) // ((NO_MOVE + 1) * len(self._sight.looks_LB))
-        return maze_U
-
-    def _keys(self, begin: int) -> Keys:
-        return np.concatenate([np.zeros(0, np.int64), *self._met])[begin:]
+        key_U = self._key[begin : self.count]
+        return (key_U >> MARK_BITS * A) // ((NO_MOVE + 1) * len(self._sight.looks_LB))
 
 
 def open_moves(feature_UF: Bytes, policy: PolicyConfig) -> Bools:
     """[U, A] which moves do not lead into a wall that is sensed or remembered."""
     seen = offsets(policy.radius)
-    walls = np.zeros((len(feature_UF), A), np.bool_)
-    if policy.radius:
-        walls |= feature_UF[:, [seen.index(step) for step in MOVES]] > 0
     bumped = len(seen) + NO_MOVE + 1 + BUMPED * A
-    return ~(walls | (feature_UF[:, bumped : bumped + A] > 0))
+    shut_UA = feature_UF[:, bumped : bumped + A]
+    if policy.radius:
+        shut_UA = shut_UA | feature_UF[:, [seen.index(step) for step in MOVES]]
+    return shut_UA == 0

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from protocol.world import ways
 from protocol.world.maze import EXIT, MOVES, NO_MOVE, TRAP, UNREACHABLE, Bools, Indices, Ints, Kinds
@@ -109,7 +110,7 @@ def walk(
     at_W, shift_W = np.repeat(mazes.first_M, attempts), memory.shift_W
     horizon_W = np.repeat(horizon_M, attempts)
     length_W, end_W = horizon_W.copy(), at_W.copy()
-    last_W = np.full(len(at_W), NO_MOVE)
+    last_W: npt.NDArray[Any] = np.full(len(at_W), NO_MOVE, np.uint8)
     memory.enter(walker_W, at_W, at_W + shift_W)
     told: list[tuple[Any, ...]] = []
     horizon = int(horizon_W.min())
@@ -122,8 +123,14 @@ def walk(
         told.append((walker_W, at_W, row_W, move_W, here.known_W, here.hope_W, here.gain_W))
         to_W = ahead.take(at_W * A + move_W)
         moved_W = to_W != at_W
-        memory.pass_on(walker_W, at_W, here_W, move_W, to_W, moved_W)
-        last_W = np.where(moved_W, move_W, last_W)
+        if moved_W.all():
+            memory.pass_on(walker_W, at_W, here_W, move_W, to_W)
+            last_W = move_W
+        else:
+            rest = np.flatnonzero(moved_W)
+            memory.bump(*(np.delete(each, rest) for each in (walker_W, here_W, move_W)))
+            memory.pass_on(*(each.take(rest) for each in (walker_W, at_W, here_W, move_W, to_W)))
+            last_W = np.where(moved_W, move_W, last_W)
         at_W = to_W
         over_W = ends_C.take(at_W)
         if time + 1 >= horizon:
@@ -186,7 +193,7 @@ class _Memory:
             self._shape_W2 = mazes.shape_M2[maze_W]
             self._visited_K, self._way_K = known.visited_C[self._cell_K], known.way_C[self._cell_K]
             self._hope_K = np.full(len(self._cell_K), UNREACHABLE, np.int32)
-            self._stale_W = np.ones(len(maze_W), np.bool_)  # whether an explorer has been somewhere new since it dreamt
+            self._stale_W = np.ones(len(maze_W), np.bool_)  # whether it has met a new cell or a wall since it dreamt
             goal_C = (mazes.cell_C == EXIT) & (((known.visited_C & ways.VISITED) != 0) | sight.policy.compass)
             goal_M = np.bincount(mazes.maze_C[goal_C], minlength=len(mazes)) > 0
             self._goal_W = goal_M[maze_W]  # whether it knows an exit
@@ -216,26 +223,28 @@ class _Memory:
         if self._dreams:
             self._stale_W[walker_W] = True
 
-    def pass_on(
-        self, walker_W: Indices, at_W: Indices, here_W: Indices, move_W: Bytes, to_W: Indices, moved_W: Bools
-    ) -> None:
-        """Moves from `at_W` to `to_W`: passages are marked at both ends, bumps where they happened."""
+    def bump(self, walker_W: Indices, here_W: Indices, move_W: Bytes) -> None:
+        """Moves that have ended at a wall."""
+        if not self._remembers:
+            return
+        bit_W = SHIFTS.take(move_W)
+        self._state_K[here_W] = (self._state_K.take(here_W) & ~(MARK << bit_W)) | (BUMPED << bit_W)
+        if self._dreams:
+            self._stale_W[walker_W] = True  # to a blind robot a wall is news
+
+    def pass_on(self, walker_W: Indices, at_W: Indices, here_W: Indices, move_W: Bytes, to_W: Indices) -> None:
+        """Moves from `at_W` to `to_W`: the passage between them is marked at both ends."""
         if not self._remembers:
             return
         state_K = self._state_K
-        if not moved_W.all():
-            rows, bits = here_W[~moved_W], SHIFTS[move_W[~moved_W]]
-            state_K[rows] = (state_K[rows] & ~(MARK << bits)) | (BUMPED << bits)
-            walker_W, at_W, here_W, move_W, to_W = (
-                each[moved_W] for each in (walker_W, at_W, here_W, move_W, to_W)
-            )
         into_W = here_W + (to_W - at_W)
         fresh = np.flatnonzero(state_K.take(into_W) & NOW == 0)
         if len(fresh):
             self.enter(walker_W.take(fresh), to_W.take(fresh), into_W.take(fresh))
-        for end_W, bit_W in ((here_W, SHIFTS.take(move_W)), (into_W, SHIFTS.take(move_W ^ 2))):
-            state_W = state_K.take(end_W)
-            state_K[end_W] = state_W + (((state_W >> bit_W & MARK) < VISITED_2) << bit_W)
+        bit_W, back_W, state_W = SHIFTS.take(move_W), SHIFTS.take(move_W ^ 2), state_K.take(here_W)
+        more_W = ((state_W >> bit_W & MARK) < VISITED_2).view(np.uint8)  # both ends of a passage bear the same mark
+        state_K[here_W] = state_W + (more_W << bit_W)
+        state_K[into_W] = state_K.take(into_W) + (more_W << back_W)
 
     def dream(
         self, walker_W: Indices, at_W: Indices, here_W: Indices, marks_W: Ints

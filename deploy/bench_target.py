@@ -1,0 +1,101 @@
+"""`clew bench --target`: how long one trains until unseen mazes are walked well after a single attempt.
+
+A run of `deploy/configs/perfect.toml` is trained from beginning to end, as `clew train` would. Theta is kept every few
+updates, with the time that it took; when the run is over, and no longer disturbed, each is tried on held-out mazes.
+"""
+
+# M mazes, E attempts
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from actors.rollout import attempt_and_adapt
+from deploy.local import Fleet
+from learner import checkpoint
+from protocol.config import Config
+from protocol.world import families
+from protocol.world.maze import Floats, Mazes, shortest_M
+
+CONFIG = Path(__file__).parent / "configs" / "perfect.toml"
+TARGET = 1.02  # steps over the shortest way after one inner step, to be reached on held-out mazes
+MAZES = 500  # that are held out
+EVERY = 25  # updates between two thetas that are tried
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A theta of the run."""
+
+    update: int
+    seconds: float  # since the processes of the run were started
+    theta_P: Floats
+
+
+def bench(config: Config, actors: int, device: str, target: float = TARGET) -> dict[str, Any]:
+    """Trains once, and says when the target was reached, as `clew bench --target --json` prints it."""
+    config = Config.model_validate(config.model_dump() | {"run": config.run.model_dump() | {"checkpoint_every": EVERY}})
+    kept = list(trained(config, actors, device))
+    held_out = families.sample(config.maze, MAZES, np.random.default_rng([0, 0x7A26]), held_out=True)
+    curve = []
+    for one in kept:
+        ratio = ratio_after_one(one, held_out, config)
+        curve.append({"update": one.update, "seconds": one.seconds, "ratio": ratio})
+        if ratio <= target:
+            break
+    reached = curve[-1] if curve and curve[-1]["ratio"] <= target else None
+    return {
+        "seconds_to_target": reached and reached["seconds"],
+        "update": reached and reached["update"],
+        "target": target,
+        "mazes": MAZES,
+        "actors": actors,
+        "curve": curve,
+    }
+
+
+def trained(config: Config, actors: int, device: str) -> Iterator[Kept]:
+    """The thetas of a run in a directory of its own, as they come."""
+    began = time.monotonic()
+    with (
+        TemporaryDirectory(prefix="clew-bench-") as folder,
+        Fleet(config, Path(folder) / "run", actors, device) as fleet,
+    ):
+        last = 0
+        for record in fleet.updates():
+            if record and (record["update"] % EVERY == 0 or record["update"] == config.run.updates):
+                seconds, found = time.monotonic() - began, checkpoint.load(Path(folder) / "run")
+                if found and found.update > last:
+                    yield Kept(found.update, seconds, found.theta)
+                    last = found.update
+        fleet.raise_for_failure()
+
+
+def ratio_after_one(kept: Kept, mazes: Mazes, config: Config) -> float:
+    """Steps over those of the shortest way, after one inner step; a failed attempt counts as its horizon."""
+    rng = np.random.default_rng([kept.update, 0x7A26])
+    length_W = attempt_and_adapt(kept.theta_P, mazes, rng, config).walks[1].length_W
+    attempts = len(length_W) // len(mazes)
+    return float(length_W.sum() / (attempts * shortest_M(mazes).sum()))
+
+
+def report(figures: dict[str, Any]) -> Table:
+    """The same for people."""
+    table = Table("update", "seconds", "steps ÷ shortest after one", box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0))
+    for point in figures["curve"]:
+        table.add_row(str(point["update"]), f"{point['seconds']:.1f}", f"{point['ratio']:.3f}")
+    seconds = figures["seconds_to_target"]
+    when = (
+        f"not reached in {figures['curve'][-1]['update']} updates" if seconds is None else f"reached in {seconds:.1f} s"
+    )
+    table.caption = f"{figures['target']} on {figures['mazes']} held-out mazes: {when}, with {figures['actors']} actors"
+    return table

@@ -1,0 +1,85 @@
+"""Attempts as actors make them, as the learner takes them, and as the slow forms see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.rollout import attempt_and_adapt
+from learner.admission import Replay, admit
+from learner.outer import Batch, Totals, after_adaptation, fitted_value
+from protocol.config import Config
+from protocol.learning.credit import horizons
+from protocol.learning.inner import initial_theta
+from protocol.wire.messages import Attempts, Rollouts
+from protocol.world.maze import Floats, Mazes
+from protocol.world.walk import Walk
+from tests import stepwise
+from tests.robot import Drawing, Past
+
+CPU = torch.device("cpu")
+
+
+def make_config(mazes: int, **sections: dict[str, Any]) -> Config:
+    """For so many mazes of any size, which the tests draw themselves."""
+    base: dict[str, dict[str, Any]] = {
+        "maze": {"family": "file", "path": "drawn in the test"},
+        "policy": {"hidden": 5},
+        "inner": {"credit_hidden": 4},
+        "run": {"mazes": mazes, "mazes_per_lease": mazes, "horizon_per_cell": 1.0},
+    }
+    return Config.model_validate({name: base.get(name, {}) | sections.get(name, {}) for name in base | sections})
+
+
+def random_theta(config: Config, seed: int = 0, scale: float = 0.3) -> Floats:
+    """[P] a theta in which everything has something to say."""
+    theta_P = initial_theta(config)
+    noise_P = np.random.default_rng(seed).normal(scale=scale, size=len(theta_P))
+    return (theta_P + noise_P).astype(np.float32)
+
+
+def rollouts_of(mazes: Mazes, walks: Sequence[Walk], log_probs: Sequence[Floats]) -> Rollouts:
+    told = zip(walks, log_probs, strict=True)
+    stages = tuple(Attempts(walk.length_W.astype(np.int32), walk.move_N, log_prob_N) for walk, log_prob_N in told)
+    return Rollouts(0, 0, 0, 0, {}, mazes, stages)
+
+
+def tried(theta_P: Floats, mazes: Mazes, config: Config, seed: int = 0) -> Replay:
+    """Attempts at `mazes` under `theta_P`, as the learner walks them again."""
+    trial = attempt_and_adapt(theta_P, mazes, np.random.default_rng(seed), config)
+    return admit(rollouts_of(mazes, trial.walks, trial.log_probs), config)
+
+
+def batch_of(replay: Replay, config: Config) -> Batch:
+    """In float64."""
+    return Batch.of([replay], config, CPU, torch.float64)
+
+
+def trials_of(replay: Replay, batch: Batch, config: Config) -> list[stepwise.Trial]:
+    """The same attempts maze by maze and step by step; what is measured in float32 is taken from the batch."""
+    drawings, count = Drawing.all_of(replay.mazes), len(replay.mazes)
+    pasts, horizon_M = [Past()] * count, horizons(replay.mazes, config).tolist()
+    stages: list[list[list[stepwise.Attempt]]] = [[] for _ in drawings]
+    facts: list[list[list[list[list[float]]]]] = [[] for _ in drawings]
+    values: list[list[list[list[float]]]] = [[] for _ in drawings]
+    fits = Totals.of(batch, config).fit_KFG
+    for k, (walk, stage) in enumerate(zip(replay.walks, batch.stages, strict=True)):
+        told = list(stepwise.attempts_at(drawings, walk, replay.behaviours[k], pasts, horizon_M, config))
+        pasts, lengths = [past for _, past in told], walk.length_W.tolist()
+        value_W = fitted_value(stage, fits[k]).split(lengths)
+        fact_W = stage.made.known_GN.T.split(lengths) if k < config.inner.steps else []
+        for maze, (attempts, _) in enumerate(told):
+            own = slice(maze * len(attempts), (maze + 1) * len(attempts))
+            stages[maze].append(attempts)
+            values[maze].append(_lists(value_W[own]))
+            facts[maze].append(_lists(fact_W[own]))
+    gains = after_adaptation(batch, config).tolist()
+    return [stepwise.Trial(*each) for each in zip(drawings, stages, facts, values, gains, strict=True)]
+
+
+def _lists(parts: Sequence[Tensor]) -> list[Any]:
+    return [part.tolist() for part in parts]
