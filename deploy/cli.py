@@ -224,18 +224,20 @@ def evaluate(
     run_dir: Annotated[Path, typer.Argument(help="A run's directory.")],
     mazes: Mazes = None,
     more_mazes: MoreMazes = None,
-    family: Annotated[str | None, typer.Option(help="Family of the held-out mazes, over maze.family.")] = None,
-    side: Annotated[int | None, typer.Option(help="Side of the held-out mazes, over maze.side.")] = None,
+    family: Annotated[str | None, typer.Option(help="Family of the held-out mazes, instead of the run's own.")] = None,
+    side: Annotated[int | None, typer.Option(help="Side of the held-out mazes, instead of the run's own.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Held-out mazes to draw; 500 if not given.")] = None,
     attempts: Annotated[
-        int | None, typer.Option(min=1, help="At each maze; 10, or as many as were trained if these are more.")
+        int | None, typer.Option(min=1, help="Attempts at each maze; 10, or as many as were trained if more.")
     ] = None,
-    attempts_per_step: Annotated[int | None, typer.Option(min=1, help="Over inner.attempts.")] = None,
+    attempts_per_step: Annotated[
+        int | None, typer.Option(min=1, help="Attempts before each inner step, instead of inner.attempts.")
+    ] = None,
     horizon: Annotated[
-        int | None, typer.Option(min=1, max=2**30, help="Steps of an attempt, over run.horizon_per_cell.")
+        int | None, typer.Option(min=1, max=2**30, help="Steps after which an attempt has failed, in every maze.")
     ] = None,
     robots: Annotated[
-        int | None, typer.Option(min=1, help="Robots that try each maze, each on its own; 1 if mazes are many.")
+        int | None, typer.Option(min=1, help="Robots that try each maze, each on its own; one if there are many mazes.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the mazes and the attempts.")] = 0,
     as_json: Json = False,

@@ -17,7 +17,8 @@ from protocol.learning.credit import horizons
 from protocol.learning.inner import initial_theta
 from protocol.wire.messages import Attempts, Rollouts
 from protocol.world.maze import Floats, Mazes
-from protocol.world.walk import Walk
+from protocol.world.senses import Bytes
+from protocol.world.walk import Here, Walk
 from tests import stepwise
 from tests.robot import Drawing, Past
 
@@ -32,7 +33,12 @@ def make_config(mazes: int, **sections: dict[str, Any]) -> Config:
         "inner": {"credit_hidden": 4},
         "run": {"mazes": mazes, "mazes_per_lease": mazes, "horizon_per_cell": 1.0},
     }
-    return Config.model_validate({name: base.get(name, {}) | sections.get(name, {}) for name in base | sections})
+    return Config.model_validate(with_more(base, sections))
+
+
+def with_more(base: dict[str, dict[str, Any]], sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The settings of both; where they differ, those of `sections`."""
+    return {name: base.get(name, {}) | sections.get(name, {}) for name in base | sections}
 
 
 def random_theta(config: Config, seed: int = 0, scale: float = 0.3) -> Floats:
@@ -83,3 +89,34 @@ def trials_of(replay: Replay, batch: Batch, config: Config) -> list[stepwise.Tri
 
 def _lists(parts: Sequence[Tensor]) -> list[Any]:
     return [part.tolist() for part in parts]
+
+
+def members(moves: int) -> frozenset[int]:
+    return frozenset(move for move in range(4) if moves >> move & 1)
+
+
+class Wanderer:
+    """Follows its hope now and then, the known way now and then, and moves anywhere else the rest of the time."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def choose(self, here: Here) -> Bytes:
+        moves = []
+        nothing = np.zeros(len(here.at_W), np.uint8)
+        for hope, known in zip(*(nothing if ways is None else ways for ways in (here.hope_W, here.known_W)), strict=True):
+            wish = self.rng.random()
+            ways = members(hope) if wish < 0.5 else members(known) if wish < 0.7 else frozenset()
+            moves.append(int(self.rng.choice(sorted(ways or range(4)))))
+        return np.array(moves, np.uint8)
+
+
+class Given:
+    """Makes the moves of a record: one list for every walker."""
+
+    def __init__(self, moves: list[list[int]]) -> None:
+        self.moves = moves
+
+    def choose(self, here: Here) -> Bytes:
+        moves = [self.moves[walker][here.time] for walker in here.walker_W]
+        return np.array(moves, np.uint8)

@@ -1,8 +1,9 @@
-"""The exact mathematics of one small maze, a finite MDP: slow, obvious, float64, and without protocol's tables.
+"""The exact mathematics of one small maze: slow, obvious, float64, and without protocol's arrays.
 
-What is learned from is J(phi) = E[R], R = gamma^(L-1) where the exit was found within the horizon, else 0. The meta-
-gradient is d J(phi_K) / d phi_0 with phi_{k+1} = phi_k + alpha * grad J(phi_k), so a product of Jacobians I + alpha * H
-times grad J(phi_K). With enough attempts every estimator finds the same phi_k; what it takes for H differs. Write
+Without memory a maze is a finite MDP over (cell, last move). What is learned from is J(phi) = E[R], R = gamma^(L-1) where
+an exit was found within the horizon, else 0; phi is the network and the fast weights of every cell. The meta-gradient is
+d J(phi_K) / d phi_0 with phi_{k+1} = phi_k + alpha * grad J(phi_k), so a product of Jacobians I + alpha * H times
+grad J(phi_K). With enough attempts every estimator finds the same phi_k; what it takes for H differs. Write
 l = sum_t log pi(a_t | s_t) for the log-likelihood of an attempt and b for the baseline of its credit R - b:
 
     dice         H = E[(R - b) (d2l + dl dl')]       the Hessian of J itself: E[d2l + dl dl'] = 0, so b is of no account
@@ -13,136 +14,84 @@ l = sum_t log pi(a_t | s_t) for the log-likelihood of an attempt and b for the b
 
 The baseline of an attempt comes from the others, so these expectations hold at any number of attempts; the product
 with grad J(phi_K) does not, since phi_K depends on the same attempts: there the limit is of many attempts.
+
+With memory and dreams there are as many states as ways to walk. In the tiniest mazes they can all be walked: see `every_chance`.
 """
 
-# S states, A moves, P parameters, T horizon, K inner steps; "..." any batch of parameters
+# S states, A moves, F features, C cells, P parameters, T horizon, K inner steps; "..." any batch of parameters
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from protocol.config import Config
 from protocol.learning import policy
+from protocol.learning.inner import unflatten
+from tests import stepwise
+from tests.robot import MOVES, NO_MOVE, Cell, Drawing, Past, Robot
+from tests.stepwise import Attempt, Estimator, Phi, log_pi, reward, step_of
 
-Estimator = Literal["first-order", "maml", "lvc", "dice"]
-State = tuple[int, int]  # cell, last move that got the robot somewhere
-
-MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))
-NO_MOVE = 4
-
-
-class Drawing:
-    """A maze as its text says."""
-
-    def __init__(self, text: str) -> None:
-        rows = text.split("\n")
-        self.side = len(rows)
-        self.free = {(i, j) for i, row in enumerate(rows) for j, mark in enumerate(row) if mark != "#"}
-        (self.start,) = (
-            self.cell(i, j) for i, row in enumerate(rows) for j, mark in enumerate(row) if mark == "S"
-        )
-        (self.exit,) = (
-            self.cell(i, j) for i, row in enumerate(rows) for j, mark in enumerate(row) if mark == "E"
-        )
-
-    def cell(self, row: int, column: int) -> int:
-        return row * self.side + column
-
-    def move(self, cell: int, move: int) -> int:
-        """The cell that a move leads to: the neighbour, or the same cell where a wall or the edge is in the way."""
-        down, right = MOVES[move]
-        row, column = cell // self.side + down, cell % self.side + right
-        return self.cell(row, column) if (row, column) in self.free else cell
-
-    def follow(self, state: State, move: int) -> State | None:
-        """The state that follows; None for the exit, the same after a bump."""
-        cell = self.move(state[0], move)
-        if cell == self.exit:
-            return None
-        return state if cell == state[0] else (cell, move)
-
-    def states(self) -> list[State]:
-        """All that can be reached: the start before any move, then by cell and move."""
-        start = (self.start, NO_MOVE)
-        found, frontier = {start}, [start]
-        while frontier:
-            state = frontier.pop()
-            for move in range(len(MOVES)):
-                after = self.follow(state, move)
-                if after is not None and after not in found:
-                    found.add(after)
-                    frontier.append(after)
-        return [start, *sorted(found - {start})]
-
-    def distance(self, cell: int) -> int:
-        """Steps from a cell to the exit: after so many rounds of moving everywhere at once, the exit is among them."""
-        steps, here = 0, {cell}
-        while self.exit not in here:
-            here |= {self.move(each, move) for each in here for move in range(len(MOVES))}
-            steps += 1
-        return steps
-
-    def seen(self, cell: int, radius: int) -> list[float]:
-        """1 for each cell around this one that is blocked or outside; row by row, without the centre."""
-        row, column = divmod(cell, self.side)
-        reach = range(-radius, radius + 1)
-        return [
-            float((row + down, column + right) not in self.free)
-            for down in reach
-            for right in reach
-            if (down, right) != (0, 0)
-        ]
+State = tuple[Cell, int]  # where it is, and the last move that got it somewhere
 
 
 class ExactMaze:
-    """One maze under a policy network of `config`; parameters are flat vectors [..., P]."""
+    """One maze under the policies of a robot without memory; parameters are flat vectors [..., P]: the network's, Delta."""
 
     def __init__(self, text: str, config: Config) -> None:
-        self.drawing = Drawing(text)
-        self.states = self.drawing.states()
-        self.config = config
-        self.shapes = policy.shapes(config)
+        assert config.policy.memory == "none"
+        self.drawing, self.config = Drawing(text), config
+        self.horizon = math.ceil(config.run.horizon_per_cell * len(self.drawing.cells))
+        self.states = self._states()
+        self.shapes = policy.shapes(config) | {"delta": (len(MOVES), len(self.drawing.cells))}
+        self.net_size = sum(math.prod(shape) for name, shape in self.shapes.items() if name != "delta")
+        step_size = config.inner.step_size if config.inner.adapts == "all" else 0.0
         self.step_size_P = torch.cat(
             [
-                torch.full(
-                    (math.prod(shape),),
-                    config.inner.cell_step_size if name == "cell" else config.inner.step_size,
-                    dtype=torch.float64,
-                )
+                torch.full((math.prod(shape),), config.inner.cell_step_size if name == "delta" else step_size).double()
                 for name, shape in self.shapes.items()
             ]
         )
+        robots = [self._robot(state) for state in self.states]
+        self.turned_SAF = torch.tensor([[robot.features(facing) for facing in range(4)] for robot in robots]).double()
+        self.allowed_SA = torch.tensor([[robot.may(move) for move in range(4)] for robot in robots])
+        self.cell_S = torch.tensor([self.drawing.number(cell) for cell, _ in self.states])
         count = len(self.states)
         self.leads_SAS = torch.zeros(count, len(MOVES), count, dtype=torch.float64)
         self.exits_SA = torch.zeros(count, len(MOVES), dtype=torch.float64)
         for row, state in enumerate(self.states):
             for move in range(len(MOVES)):
-                after = self.drawing.follow(state, move)
-                if after is None:
-                    self.exits_SA[row, move] = 1
-                else:
-                    self.leads_SAS[row, move, self.states.index(after)] = 1
-        self.sensed = self._sensed()
+                cell, last = self.follow(state, move)
+                if not self.drawing.ends(cell):
+                    self.leads_SAS[row, move, self.states.index((cell, last))] = 1
+                self.exits_SA[row, move] = float(cell in self.drawing.exits)
 
-    def _sensed(self) -> dict[str, Tensor]:
-        """For each input of the network, [S, its rows]: one row of ones and zeros per state."""
-        side, cells = self.drawing.side, [cell for cell, _ in self.states]
+    def follow(self, state: State, move: int) -> State:
+        """What a move makes of a state; a bump changes nothing."""
+        cell = self.drawing.ahead(state[0], move)
+        return state if cell == state[0] else (cell, move)
 
-        def one_hot(values: list[int], size: int) -> Tensor:
-            return torch.tensor([[float(v == i) for i in range(size)] for v in values], dtype=torch.float64)
+    def _states(self) -> list[State]:
+        """All in which a move can be made: the start before any move, then by cell and move."""
+        start = (self.drawing.start, NO_MOVE)
+        found, frontier = {start}, [start]
+        while frontier:
+            state = frontier.pop()
+            for move in range(len(MOVES)):
+                after = self.follow(state, move)
+                if after not in found and not self.drawing.ends(after[0]):
+                    found.add(after)
+                    frontier.append(after)
+        return [start, *sorted(found - {start})]
 
-        seen = [self.drawing.seen(cell, self.config.policy.radius) for cell in cells]
-        return {
-            "cell": one_hot(cells, side**2),
-            "row": one_hot([cell // side for cell in cells], side),
-            "column": one_hot([cell % side for cell in cells], side),
-            "seen": torch.tensor(seen, dtype=torch.float64),
-            "previous": one_hot([move for _, move in self.states], len(MOVES) + 1),
-        }
+    def _robot(self, state: State) -> Robot:
+        robot = Robot(self.drawing, self.config.policy, Past())
+        robot.cell, robot.last = state
+        return robot
 
     def named(self, phi_P: Tensor) -> dict[str, Tensor]:
         """The parameters by name, each [..., its shape]."""
@@ -150,19 +99,23 @@ class ExactMaze:
         named = zip(self.shapes.items(), parts, strict=True)
         return {name: part.reshape(*part.shape[:-1], *shape) for (name, shape), part in named}
 
+    def unadapted(self, net_Q: Tensor) -> Tensor:
+        """[..., P] a network's parameters, and fast weights of 0."""
+        cells = len(self.drawing.cells)
+        return torch.cat([net_Q, net_Q.new_zeros(*net_Q.shape[:-1], len(MOVES) * cells)], dim=-1)
+
     def log_policy(self, phi_P: Tensor) -> Tensor:
-        """[..., S, A]"""
+        """[..., S, A]; next to nothing for moves into walls that are sensed."""
         phi = self.named(phi_P)
-        hidden = phi["bias"].unsqueeze(-2)
-        for name, sensed in self.sensed.items():
-            hidden = hidden + sensed @ phi[name]
-        return torch.log_softmax(torch.relu(hidden) @ phi["out"] + phi["out_bias"].unsqueeze(-2), dim=-1)
+        hidden = torch.relu(torch.einsum("saf,...fh->...sah", self.turned_SAF, phi["in"]) + _wide(phi["bias"]))
+        logits = (hidden * _wide(phi["out"])).sum(-1) + phi["delta"][..., self.cell_S].transpose(-1, -2)
+        return torch.log_softmax(torch.where(self.allowed_SA, logits, -1e4), dim=-1)
 
     def value(self, phi_P: Tensor) -> Tensor:
         """[...] J(phi) = e_0' sum_{t<T} gamma^t P^t r."""
         move_SS, exit_S = self._chain(phi_P)
         value_S = torch.zeros_like(exit_S)
-        for _ in range(self.config.run.horizon):
+        for _ in range(self.horizon):
             value_S = exit_S + self.config.run.discount * (move_SS @ value_S.unsqueeze(-1)).squeeze(-1)
         return value_S[..., 0]
 
@@ -184,19 +137,19 @@ class ExactMaze:
 
     def occupancy(self, phi_P: Tensor) -> tuple[Tensor, Tensor]:
         """[S, A] how often each (state, move) is met in an attempt, and the same times the attempt's R, expected."""
-        horizon, discount = self.config.run.horizon, self.config.run.discount
+        discount = self.config.run.discount
         pi_SA = self.log_policy(phi_P.detach()).exp()
         value_S, to_go = torch.zeros(len(self.states), dtype=torch.float64), []
-        for _ in range(horizon):
+        for _ in range(self.horizon):
             to_go.append(self.exits_SA + discount * self.leads_SAS @ value_S)  # with 1, 2, ... T steps left
             value_S = (pi_SA * to_go[-1]).sum(1)
         times_SA, returns_SA = torch.zeros_like(pi_SA), torch.zeros_like(pi_SA)
         there_S = torch.zeros_like(value_S)
         there_S[0] = 1
-        for time in range(horizon):
+        for time in range(self.horizon):
             here_SA = there_S[:, None] * pi_SA
             times_SA += here_SA
-            returns_SA += here_SA * discount**time * to_go[horizon - 1 - time]
+            returns_SA += here_SA * discount**time * to_go[self.horizon - 1 - time]
             there_S = torch.einsum("sa,san->n", here_SA, self.leads_SAS)
         return times_SA, returns_SA
 
@@ -223,9 +176,14 @@ class ExactMaze:
             phi_P = phi_P + self.step_size_P * slope_P
         return phi_P
 
-    def meta_gradient(self, phi_P: Tensor, estimator: Estimator = "dice", *, steps: int) -> Tensor:
-        """[P] what `estimator` converges to; for 'dice' the exact d J(phi_K) / d phi_0."""
-        return slope(self.value(self.adapted(phi_P, estimator, steps)), phi_P)
+    def meta_gradient(self, net_Q: Tensor, estimator: Estimator = "dice", *, steps: int) -> Tensor:
+        """[Q] of the network's parameters what `estimator` converges to; for 'dice' the exact d J(phi_K) / d net."""
+        return slope(self.value(self.adapted(self.unadapted(net_Q), estimator, steps)), net_Q)
+
+
+def _wide(value: Tensor) -> Tensor:
+    """[..., 1, 1, H]"""
+    return value.unsqueeze(-2).unsqueeze(-2)
 
 
 def slope(scalar: Tensor, at: Tensor, *, graph: bool = False) -> Tensor:
@@ -235,3 +193,77 @@ def slope(scalar: Tensor, at: Tensor, *, graph: bool = False) -> Tensor:
 
 def cosine(left: Tensor, right: Tensor) -> float:
     return float(torch.nn.functional.cosine_similarity(left, right, dim=0))
+
+
+# With memory and dreams
+
+
+def every_attempt(drawing: Drawing, past: Past, horizon: int, config: Config) -> Iterator[tuple[Attempt, Past]]:
+    """All that an attempt can be, and what is known after each."""
+    going: list[tuple[Robot, list[stepwise.Step]]] = [(Robot(drawing, config.policy, past), [])]
+    while going:
+        robot, steps = going.pop()
+        if robot.over(horizon):
+            yield Attempt(steps, robot.found, horizon, [0.0] * len(steps)), past.and_then([robot])
+            continue
+        for move in filter(robot.may, range(4)):
+            other = robot.copy()
+            step = step_of(other, move)
+            other.go(move)
+            going.append((other, [*steps, step]))
+
+
+def log_pis(phi: Phi, attempts: Sequence[Attempt]) -> list[list[Tensor]]:
+    """[w][t] log pi of every move; what attempts have in common from the start on is asked once."""
+    asked: dict[tuple[int, ...], dict[int, Tensor]] = {}
+    rows: list[list[Tensor]] = []
+    for attempt in attempts:
+        moves: tuple[int, ...] = ()
+        rows.append([])
+        for step in attempt.steps:
+            if moves not in asked:
+                asked[moves] = log_pi(phi, step)
+            rows[-1].append(asked[moves][step.move])
+            moves = (*moves, step.move)
+    return rows
+
+
+@dataclass(frozen=True)
+class Chance:
+    """One of the ways in which the attempts at a maze, one after another, can go."""
+
+    attempts: tuple[Attempt, ...]
+    log_pis: tuple[list[Tensor], ...]  # [k][t]
+    phis: tuple[Phi, ...]  # [k] the policies that make them
+    log_p: Tensor  # [] log of how likely it is, with the graph of all that the attempts before have changed
+
+
+def every_chance(text: str, theta_P: Tensor, config: Config) -> list[Chance]:
+    """All ways in which K + 1 attempts can go; each but the last is remembered, and adapted to."""
+    drawing, theta, stages = Drawing(text), unflatten(theta_P, config), config.inner.steps
+    horizon = math.ceil(config.run.horizon_per_cell * len(drawing.cells))
+    trees: dict[Past, list[tuple[Attempt, Past]]] = {}
+    nothing = torch.zeros((), dtype=torch.float64)
+    going = [(Chance((), (), (), nothing), Past(), stepwise.initial_phi(theta, drawing, stages, config))]
+    for left in reversed(range(stages + 1)):
+        gone, going = going, []
+        for chance, past, phi in gone:
+            if past not in trees:
+                trees[past] = list(every_attempt(drawing, past, horizon, config))
+            rows = log_pis(phi, [attempt for attempt, _ in trees[past]])
+            for (attempt, known), row in zip(trees[past], rows, strict=True):
+                log_p = chance.log_p + torch.stack(row).sum()
+                longer = Chance((*chance.attempts, attempt), (*chance.log_pis, row), (*chance.phis, phi), log_p)
+                after = phi
+                if left:
+                    facts = stepwise.hindsight([attempt], known.known_way(drawing), left - 1, config)
+                    after = stepwise.adapt(phi, theta, [attempt], facts, left - 1, config)
+                going.append((longer, known, after))
+    return [chance for chance, _, _ in going]
+
+
+def expected_returns(chances: Sequence[Chance], config: Config) -> Tensor:
+    """[K + 1] J of each attempt."""
+    return_CK = [[reward(attempt, config.run.discount) for attempt in chance.attempts] for chance in chances]
+    chance_C = torch.stack([chance.log_p for chance in chances]).exp()
+    return chance_C @ torch.tensor(return_CK, dtype=torch.float64)

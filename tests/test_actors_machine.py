@@ -34,11 +34,18 @@ def run(*command: object, folder: Path, **environment: str) -> subprocess.Comple
     )
 
 
-@pytest.mark.parametrize("command", ["learner", "train", "bench", "evaluate run"])
+@pytest.mark.parametrize("command", ["learner", "train", "bench"])
 def test_what_only_a_learners_machine_can_do_names_the_remedy_in_one_line(command: str, tmp_path: Path) -> None:
     result = run(*clew_without(*LEARNERS_OWN), *command.split(), folder=tmp_path)
     assert_refused(result, r"torch and safetensors not found.*; run pip install 'clew\[learner\]'")
     assert not list(tmp_path.iterdir())
+
+
+def test_evaluating_needs_what_reads_checkpoints_and_no_torch(tmp_path: Path) -> None:
+    result = run(*clew_without(*LEARNERS_OWN), "evaluate", "run", folder=tmp_path)
+    assert_refused(result, r"safetensors not found.*; run pip install 'clew\[learner\]'")
+    result = run(*clew_without("torch", "matplotlib"), "evaluate", "run", folder=tmp_path)
+    assert_refused(result, "run holds no checkpoint to evaluate")
 
 
 def test_pictures_need_matplotlib(tmp_path: Path) -> None:

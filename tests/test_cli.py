@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -345,43 +346,60 @@ def test_an_occupied_port_is_refused(tmp_path: Path) -> None:
 
 
 def test_evaluation_prints_one_json_object(trained: Path) -> None:
-    result = clew("evaluate", trained, "--count", 3, "--steps", 2, "--json", folder=trained)
+    result = clew("evaluate", trained, "--count", 3, "--attempts", 4, "--json", folder=trained)
     assert result.returncode == 0, result.stderr
     figures = json.loads(result.stdout)
-    assert set(figures) == {"mazes", "mean"}
-    assert len(figures["mazes"]) == 3
-    assert set(figures["mazes"][0]) == {"name", "shortest", "curve"}
+    assert (figures["count"], figures["attempts"], len(figures["mazes"])) == (3, 4, 3)
     for curve in (figures["mean"], figures["mazes"][0]["curve"]):
-        assert [set(point) for point in curve] == [{"step", "attempts", "success", "steps", "ratio"}] * 3
-        assert [point["step"] for point in curve] == [0, 1, 2]
+        assert [point["attempts"] for point in curve] == [0, 1, 2, 3]
 
 
-def test_evaluation_of_drawn_mazes_shows_a_table_and_pictures(trained: Path) -> None:
-    (trained / "mine.txt").write_text("S.#\n.#.\n..E\n")
-    result = clew("evaluate", trained, "--mazes", "mine.txt", "--pictures", folder=trained)
+def test_evaluation_of_drawn_mazes_shows_tables_and_pictures(trained: Path) -> None:
+    (trained / "mine.txt").write_text("S.#\n.#.\n..E\n\nS.....E\n")
+    result = clew("evaluate", trained, "--mazes", "mine.txt", "--attempts", 3, "--pictures", folder=trained)
     assert result.returncode == 0, result.stderr
-    assert "mine (4)" in result.stdout
-    for picture in ("learning_curve.png", "adaptation.png"):
+    assert [line.split()[0] for line in result.stdout.splitlines() if re.match(r" +\d+  ", line)] == ["1", "2", "3"]
+    assert re.search(r"explorer, first .*\n *explorer, then .*\n *shortest way +5.0", result.stdout)
+    assert re.search(r"mine:1 +4\.0 .*\n *mine:2 +6\.0 ", result.stdout)
+    for picture in ("learning_curve.png", "adaptation.png", "curve.png"):
         assert (trained / picture).read_bytes().startswith(b"\x89PNG")
 
 
-def test_mazes_of_several_files_are_evaluated_together(trained: Path) -> None:
+def test_mazes_of_several_files_and_sizes_are_evaluated_together(trained: Path) -> None:
     (trained / "one.txt").write_text("S.E\n")
-    (trained / "two.txt").write_text("SE\n\nS..E\n")
+    (trained / "two.txt").write_text("SE\n\n" + "S" + "." * 50 + "E\n")
     result = clew("evaluate", trained, "--mazes", "one.txt", "two.txt", "--json", folder=trained)
     assert result.returncode == 0, result.stderr
     assert [maze["name"] for maze in json.loads(result.stdout)["mazes"]] == ["one", "two:1", "two:2"]
     assert_refused(clew("evaluate", trained, "one.txt", folder=trained), "--mazes")
 
 
-def test_mazes_that_cannot_be_evaluated_are_refused(trained: Path) -> None:
-    (trained / "large.txt").write_text("S" + "." * 6 + "\n" + ("." * 7 + "\n") * 5 + "......E\n")
-    assert_refused(clew("evaluate", trained, "--mazes", "large.txt", folder=trained), "7x7.*5x5")
-    assert_refused(clew("evaluate", trained, "--mazes", "none.txt", folder=trained), "none.txt")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--mazes large.txt", "large.txt.*127 by 127 at most"),
+        ("--mazes none.txt", "none.txt"),
+        ("--mazes one.txt --side 9", "--side is for mazes that are drawn"),
+        ("--family cave", "--family must be 'perfect'.*got 'cave'"),
+        ("--side 10", "odd sides, got 10"),
+        ("--horizon 2", "--horizon 2 is too short: .* perfect 5x5:.*; give --horizon"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(arguments: str, message: str, trained: Path) -> None:
+    (trained / "one.txt").write_text("S.E\n")
+    (trained / "large.txt").write_text("S" + "." * 126 + "E\n")
+    assert_refused(clew("evaluate", trained, *arguments.split(), folder=trained), message)
 
 
 def test_a_folder_without_a_run_cannot_be_evaluated(tmp_path: Path) -> None:
     assert_refused(clew("evaluate", tmp_path, folder=tmp_path), "clew train --run-dir")
+
+
+def test_pictures_of_a_run_without_a_history_leave_out_the_learning_curve(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "checkpoints", tmp_path / "checkpoints")
+    result = clew("evaluate", tmp_path, "--count", 2, "--pictures", folder=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert {path.name for path in tmp_path.glob("*.png")} == {"adaptation.png", "curve.png"}
 
 
 # The README

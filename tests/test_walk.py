@@ -5,49 +5,34 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.config import PolicyConfig
-from protocol.world.maze import Floats
+from protocol.world.maze import Mazes
 from protocol.world.senses import Observations, Sight
-from protocol.world.walk import Bytes, Here, Known, Walk, learned, walk
+from protocol.world.walk import Known, Walk, learned, walk
 from protocol.world.ways import VISITED
-from tests.robot import FAR, NO_EXIT, NO_WAY, VISITED_0, Drawing, Dream, Past, Robot, mazes_of, random_drawing
+from tests.batches import Given, Wanderer, members
+from tests.robot import (
+    BUMPED,
+    EARLIER,
+    FAR,
+    NEVER,
+    NO_EXIT,
+    NO_WAY,
+    VISITED_0,
+    VISITED_1,
+    VISITED_2,
+    Drawing,
+    Dream,
+    Past,
+    Robot,
+    mazes_of,
+    random_drawing,
+)
 
 UP, RIGHT, DOWN, LEFT = range(4)
-
-
-def members(moves: int) -> frozenset[int]:
-    return frozenset(move for move in range(4) if moves >> move & 1)
-
-
-class Wanderer:
-    """Follows its hope now and then, the known way now and then, and moves anywhere else the rest of the time."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
-
-    def choose(self, here: Here) -> Bytes:
-        moves = []
-        nothing = np.zeros(len(here.at_W), np.uint8)
-        for hope, known in zip(*(nothing if ways is None else ways for ways in (here.hope_W, here.known_W)), strict=True):
-            wish = self.rng.random()
-            ways = members(hope) if wish < 0.5 else members(known) if wish < 0.7 else frozenset()
-            moves.append(int(self.rng.choice(sorted(ways or range(4)))))
-        return np.array(moves, np.uint8)
-
-
-class Given:
-    """Makes the moves of a record: one list for every walker."""
-
-    def __init__(self, moves: list[list[int]]) -> None:
-        self.moves = moves
-
-    def choose(self, here: Here) -> Bytes:
-        moves = [self.moves[walker][here.time] for walker in here.walker_W]
-        return np.array(moves, np.uint8)
 
 
 def some_policy(rng: np.random.Generator, **settings: Any) -> PolicyConfig:
@@ -57,8 +42,9 @@ def some_policy(rng: np.random.Generator, **settings: Any) -> PolicyConfig:
     return PolicyConfig.model_validate(drawn | settings)
 
 
-def assert_alike(made: Walk, met: Observations, drawings: list[Drawing], pasts: list[Past], policy: PolicyConfig,
-                 horizons: list[int]) -> list[Past]:
+def assert_alike(
+    made: Walk, met: Observations, drawings: list[Drawing], pasts: list[Past], policy: PolicyConfig, horizons: list[int]
+) -> list[Past]:
     """Every robot, which makes the same moves, has the same before it at every step; what is known afterwards."""
     feature_UF, step, after = met.features(), 0, []
     offsets = np.cumsum([0, *(len(drawing.cells) for drawing in drawings)])
@@ -109,3 +95,107 @@ def test_all_walkers_at_once_meet_what_one_robot_at_a_time_meets(seed: int) -> N
         pasts = assert_alike(made, met, drawings, pasts, policy, horizons)
         known = learned(sight, known, made)
         assert_known(known, drawings, pasts, policy)
+
+
+class Walked:
+    """Attempts at one drawn maze, one after another, that make these moves."""
+
+    def __init__(self, text: str, *attempts: list[int], **settings: Any) -> None:
+        self.mazes = Mazes.from_text(text)
+        self.sight = Sight.of(self.mazes, PolicyConfig.model_validate(settings))
+        self.met, self.known = Observations(self.sight), Known.nothing(self.mazes.cells)
+        for moves in attempts:
+            horizon_M = np.array([len(moves)], np.int32)
+            self.walk = walk(self.sight, self.met, self.known, 1, horizon_M, Given([moves]).choose)
+            self.before, self.known = self.known, learned(self.sight, self.known, self.walk)
+
+    def marks(self, step: int) -> list[int]:
+        """Of the four directions, before a step of the last attempt."""
+        radius = self.sight.policy.radius
+        first = (2 * radius + 1) ** 2 - 1 + 5
+        mark_EA = self.met.features()[self.walk.row_N[step], first : first + 24].reshape(6, 4)
+        assert (mark_EA.sum(0) == 1).all()
+        return [int(mark) for mark in mark_EA.argmax(0)]
+
+    def dreams(self) -> list[tuple[set[int], set[int], int]]:
+        """Of every step of the last attempt: moves of the known way, of the hopeful way, the gain."""
+        rows = zip(self.walk.known_N, self.walk.hope_N, self.walk.gain_N.tolist(), strict=True)
+        return [(set(members(known)), set(members(hope)), gain) for known, hope, gain in rows]
+
+
+def test_an_exit_a_trap_and_the_horizon_end_an_attempt() -> None:
+    text = "ES.H"
+    ends = [Walked(text, moves) for moves in ([LEFT, LEFT], [RIGHT, RIGHT, RIGHT], [RIGHT, LEFT])]
+    assert [one.walk.length_W.tolist() for one in ends] == [[1], [2], [2]]
+    assert [one.walk.end_W.tolist() for one in ends] == [[0], [3], [1]]
+    assert [one.known.way_C.tolist() for one in ends] == [[0, 1, FAR, FAR], [FAR] * 4, [FAR] * 4]
+
+
+def test_marks_say_how_often_a_passage_was_used_in_this_attempt() -> None:
+    one = Walked("S..\n.#E", [RIGHT, LEFT, RIGHT, LEFT, DOWN, UP, RIGHT])
+    wall = BUMPED
+    assert [one.marks(step) for step in range(7)] == [
+        [wall, NEVER, NEVER, wall],
+        [wall, NEVER, wall, VISITED_1],
+        [wall, VISITED_2, NEVER, wall],
+        [wall, NEVER, wall, VISITED_2],
+        [wall, VISITED_2, NEVER, wall],
+        [VISITED_1, wall, wall, wall],
+        [wall, VISITED_2, VISITED_2, wall],
+    ]
+
+
+def test_marks_tell_earlier_attempts_from_this_one() -> None:
+    one = Walked("S..\n...\n..E", [RIGHT, DOWN, LEFT], [DOWN, RIGHT, UP])
+    assert [one.marks(step) for step in range(3)] == [
+        [BUMPED, EARLIER, EARLIER, BUMPED],
+        [VISITED_1, EARLIER, NEVER, BUMPED],
+        [EARLIER, NEVER, NEVER, VISITED_1],
+    ]
+    around = Walked("S..\n...\n..E", [RIGHT, DOWN, LEFT, UP])
+    assert around.marks(3) == [VISITED_0, VISITED_1, NEVER, BUMPED]
+
+
+def test_a_blind_robot_remembers_what_it_has_bumped_into() -> None:
+    one = Walked("S#\n.E", [RIGHT, LEFT], [UP, DOWN], radius=0)
+    assert one.marks(0) == [NEVER, BUMPED, NEVER, BUMPED]
+    assert one.marks(1) == [BUMPED, BUMPED, NEVER, BUMPED]
+
+
+def test_a_robot_without_memory_has_no_marks() -> None:
+    one = Walked("S..\n.#E", [RIGHT, LEFT, RIGHT], memory="none", dreams=False)
+    assert [one.marks(step) for step in range(3)] == [[NEVER] * 4] * 3
+
+
+def test_an_explorer_dreams_of_the_nearest_new_cell_where_nothing_around_it_is_new() -> None:
+    one = Walked("..S.E", [LEFT, LEFT, RIGHT, RIGHT, RIGHT])
+    nothing: set[int] = set()
+    assert one.dreams() == [
+        (nothing, nothing, NO_EXIT),
+        (nothing, nothing, NO_EXIT),
+        (nothing, {RIGHT}, NO_EXIT),
+        (nothing, {RIGHT}, NO_EXIT),
+        (nothing, nothing, NO_EXIT),
+    ]
+
+
+def test_a_blind_explorer_dreams_anew_of_what_lies_beyond_when_it_has_bumped() -> None:
+    """It hopes for the cell below the second, which is a wall; then it must hope for another, though it has not moved."""
+    one = Walked("S.#\n.#.\n..E", [UP, LEFT, RIGHT, UP, RIGHT, DOWN, LEFT, DOWN], radius=0)
+    assert one.dreams()[-2:] == [(set(), {LEFT}, NO_EXIT), (set(), set(), NO_EXIT)]
+
+
+def test_a_robot_that_knows_an_exit_hopes_for_a_shorter_way_until_a_wall_disproves_it() -> None:
+    text = "S.#E\n.#..\n...."
+    around = [DOWN, DOWN, RIGHT, RIGHT, RIGHT, UP, UP]
+    one = Walked(text, around, [RIGHT, LEFT, DOWN])
+    assert one.known.way_C[0] == 7
+    # From the start it has seen the wall in the middle, and from the way around those beside it, but not the one above.
+    assert one.dreams() == [({DOWN}, {RIGHT}, 4), (set(), {LEFT}, NO_WAY), ({DOWN}, set(), 0)]
+
+
+def test_the_known_way_is_the_shortest_through_what_was_visited() -> None:
+    text = "S..\n...\n..E"
+    one = Walked(text, [RIGHT, RIGHT, DOWN, DOWN], [DOWN, DOWN, RIGHT, RIGHT], [RIGHT, DOWN])
+    assert one.before.way_C.tolist() == [4, 3, 2, 3, FAR, 1, 2, 1, 0]
+    assert one.dreams() == [({RIGHT, DOWN}, set(), 0), ({RIGHT}, set(), 0)]

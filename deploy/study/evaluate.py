@@ -25,7 +25,7 @@ from protocol.world.walk import Walk
 
 ATTEMPTS = 10  # at each maze, unless the run was trained with more
 ROBOTS, ROBOT_CELLS = 100, 200_000  # in all, where mazes are few: at most that many, in copies of so many cells
-MEMORY_CELLS = 1_000_000  # cells times attempts that are held in memory at a time
+MEMORY_CELLS = 2_000_000  # cells times attempts that are held in memory at a time
 NETWORKS = 50  # robots at a time where each has a network of its own
 
 

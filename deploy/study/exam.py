@@ -84,7 +84,8 @@ def _setting(config: MazeConfig, family: str, side: int) -> MazeConfig:
     try:
         return MazeConfig.model_validate(config.model_dump() | changed)
     except ValidationError as error:
-        raise ClewError("; ".join(explain(detail) for detail in error.errors())) from None
+        named = [detail | {"loc": tuple(f"--{name}" for name in detail["loc"])} for detail in error.errors()]
+        raise ClewError("; ".join(map(explain, named))) from None
 
 
 def _exam(names: Sequence[str], kinds: Sequence[str], mazes: Mazes, config: Config, horizon: int | None) -> Exam:

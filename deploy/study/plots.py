@@ -1,6 +1,6 @@
-"""Pictures of a run: how it learned to learn, how it gets better from attempt to attempt, and its paths."""
+"""Pictures of a run: how it learned to learn, how it gets better from attempt to attempt, and its routes."""
 
-# T steps of a path
+# T steps of a route
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FormatStrFormatter, MaxNLocator, NullFormatter
 
-from deploy.study import paths
+from deploy.study import routes
 from deploy.study.evaluate import Evaluation, Scores
-from deploy.study.paths import Shown
+from deploy.study.routes import Route, Shown
 from protocol.config import ClewError, Config
 from protocol.world.maze import EXIT, TRAP, WALL, Floats, Indices, Mazes
 
 # Told apart by people with any colour vision, and by lightness alone (Okabe and Ito, 2002).
 BEFORE, AFTER, LEARNED, EXPLORER, KNOWN, FAILED = "#d55e00", "#0072b2", "#0072b2", "#d55e00", "#b07a00", "#b3261e"
 FLOOR, STONE, START_MARK, EXIT_MARK, TRAP_MARK = "#f6f3ec", "#3a3d45", "#009e73", "#e8442a", "#000000"
-PATH_COLOURS = "plasma"
+ROUTE_COLOURS = "plasma"
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 TICKS = (1, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500)
 PANELS = 4  # in a row
@@ -43,7 +43,7 @@ def draw(run_dir: Path, theta_P: Floats, config: Config, result: Evaluation, see
     """curve.png and adaptation.png of an evaluation, and learning_curve.png of the run itself."""
     pictures = {
         "curve.png": curve(result),
-        "adaptation.png": adaptation(result, paths.shown(result, theta_P, config, seed)),
+        "adaptation.png": adaptation(result, routes.shown(result, theta_P, config, seed)),
     }
     records = history(run_dir)
     if records:
@@ -184,26 +184,27 @@ def _ratio_scale(axis: Axes, highest: float) -> None:
     axis.yaxis.set_minor_locator(FixedLocator([]))
 
 
-# The paths that it takes
+# The routes that it takes
 
 
 def adaptation(result: Evaluation, mazes: Sequence[Shown]) -> Figure:
     """A row for each maze: what a robot did at its first attempts and at the last, and the shortest way."""
-    stages = paths.stages_shown(result)
+    stages = routes.stages_shown(result)
     heads = [*(_head(result, stage) for stage in stages), "shortest way\n\n\n"]
-    size = (2.6 * len(heads) + 0.4, 2.95 * len(mazes) + 1.1)
-    picture, grid = plt.subplots(len(mazes), len(heads), figsize=size, squeeze=False, layout="constrained")
+    tall = [min(max(rows / columns, 0.2), 2.0) for one in mazes for rows, columns in one.maze.shape_M2.tolist()]
+    size = (2.6 * len(heads) + 0.4, 2.6 * sum(tall) + 0.35 * len(mazes) + 1.1)
+    picture, grid = plt.subplots(
+        len(mazes), len(heads), figsize=size, squeeze=False, layout="constrained", height_ratios=tall
+    )
     for row, one in zip(grid, mazes, strict=True):
         row[0].set_ylabel(one.name, fontsize=10)
         best = len(one.shortest.cells) - 1
-        for axis, path, success in zip(row, one.paths, one.success, strict=False):
-            steps = len(path.cells) - 1
-            title = f"{steps} steps" if path.found else f"failed after {steps} steps"
+        for axis, route, success in zip(row, one.routes, one.success, strict=False):
             share = f", {success:.0%} succeed" if result.robots > 1 else ""
-            axis.set_title(title + share, fontsize=9, color="black" if path.found else FAILED)
-            draw_path(axis, one.maze, path.cells)
+            axis.set_title(_how_it_went(one.maze, route) + share, fontsize=9, color="black" if route.found else FAILED)
+            draw_route(axis, one.maze, route.cells)
         row[-1].set_title(f"{best} steps", fontsize=9)
-        draw_path(axis=row[-1], maze=one.maze, cells=one.shortest.cells)
+        draw_route(axis=row[-1], maze=one.maze, cells=one.shortest.cells)
     for axis, head in zip(grid[0], heads, strict=True):
         # Above the title of its first panel, which may have another colour.
         axis.annotate(head, (0.5, 1), (0, 12), "axes fraction", "offset points", ha="center", fontsize=9)
@@ -229,13 +230,20 @@ def _short(ratio: float) -> str:
     return f"{ratio:.3f}" if ratio < 1.1 else f"{ratio:.2f}"
 
 
+def _how_it_went(maze: Mazes, route: Route) -> str:
+    steps = f"{len(route.cells) - 1} steps"
+    if route.found:
+        return steps
+    return f"trap after {steps}" if maze.cell_C[route.cells[-1]] == TRAP else f"no exit in {steps}"
+
+
 def _legend(mazes: Sequence[Shown]) -> str:
     traps = ", crosses: traps" if any((one.maze.cell_C == TRAP).any() for one in mazes) else ""
-    return f"circle: start, star: exit{traps}; a path goes from dark to bright"
+    return f"circle: start, star: exit{traps}; a route goes from dark to bright"
 
 
-def draw_path(axis: Axes, maze: Mazes, cells: Indices) -> None:
-    """A maze and a path in it, coloured from dark to bright as time goes by."""
+def draw_route(axis: Axes, maze: Mazes, cells: Indices) -> None:
+    """A maze and a route in it, coloured from dark to bright as time goes by."""
     rows, columns = maze.shape_M2[0].tolist()
     kind = maze.cell_C.reshape(rows, columns)
     axis.imshow(kind == WALL, cmap=ListedColormap([FLOOR, STONE]), vmin=0, vmax=1)
@@ -243,7 +251,7 @@ def draw_path(axis: Axes, maze: Mazes, cells: Indices) -> None:
     segments = np.stack([at_T2[:-1], at_T2[1:]], axis=1)
     large = max(rows, columns)
     width = max(0.8, min(1.8, 30 / large))
-    lines = LineCollection(list(segments), cmap=PATH_COLOURS, linewidth=width, capstyle="round")
+    lines = LineCollection(list(segments), cmap=ROUTE_COLOURS, linewidth=width, capstyle="round")
     lines.set_array(np.linspace(0, 0.82, len(segments)))
     lines.set_clim(0, 1)
     axis.add_collection(lines)

@@ -97,9 +97,9 @@ def _every_attempt(result: Evaluation) -> Table:
     table.add_row("shortest way", "", f"{total.shortest:.1f}", f"{1:.3f}")
     table.title = _title(result)
     table.caption = (
-        "An attempt is made after learning from all before it, with moves drawn; a failure counts as the horizon. "
-        "The explorer goes depth first, and then takes the best way that it has seen. "
-        f"95 % intervals over {'mazes' if len(result.mazes) > 1 else 'robots'}."
+        "Each attempt is made after learning from those before it, with sampled moves; a failure, in a trap too, "
+        "counts as the horizon. The explorer searches depth first, and then takes the best way that it has seen. "
+        f"95 % intervals are over {'mazes' if len(result.mazes) > 1 else 'robots'}."
     )
     return table
 
@@ -129,10 +129,10 @@ def _every_name(result: Evaluation, named: Sequence[Scores]) -> Table:
 
 
 def _brief(point: Point) -> tuple[str, str, str]:
-    return brief(point.success, 3), brief(point.steps, 1), brief(point.ratio, 3)
+    return _figure(point.success, 3), _figure(point.steps, 1), _figure(point.ratio, 3)
 
 
-def brief(figure: Estimate, digits: int) -> str:
+def _figure(figure: Estimate, digits: int) -> str:
     """A figure and, less loud, its interval."""
     if figure.interval is None:
         return f"{figure.value:.{digits}f}"

@@ -1,6 +1,6 @@
 """Which attempts are worth a look: a few mazes of every kind, with a failure among them where there is one."""
 
-# M mazes, Z robots in each, Q = M*Z robots in all, S stages, W attempts of a portion's robots, T steps of a path
+# M mazes, Z robots in each, Q = M*Z robots in all, S stages, W attempts of a portion's robots, T steps of a route
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TYPICAL = (0.6, 0.8, 0.9, 0.4)  # how long a first attempt is shown: its place a
 
 
 @dataclass(frozen=True)
-class Path:
+class Route:
     """Where an attempt went."""
 
     cells: Indices  # [T + 1] among the cells of its own maze, from the start on
@@ -33,9 +33,9 @@ class Shown:
 
     name: str
     maze: Mazes  # M = 1
-    paths: tuple[Path, ...]  # of each stage that is shown
+    routes: tuple[Route, ...]  # of each stage that is shown
     success: tuple[float, ...]  # of all robots in this maze, at each of these
-    shortest: Path
+    shortest: Route
 
 
 def stages_shown(result: Evaluation) -> list[int]:
@@ -50,15 +50,15 @@ def shown(result: Evaluation, theta_P: Floats, config: Config, seed: int) -> lis
     """A few mazes, the worst last, and what a robot did in each: the attempts that were scored."""
     stages = stages_shown(result)
     robot_Q = _worth_a_look(result, stages)
-    paths: dict[int, list[Path]] = {}
+    routes: dict[int, list[Route]] = {}
     for portion in portions(result.exam, result.robots, config, seed):
         here = [robot for robot in robot_Q if robot in portion.rows]
         if here:  # they walk once more, just as they did
             walks = portion.tried(theta_P, config).walks
             for robot in here:
                 at = int(np.flatnonzero(portion.rows == robot)[0])
-                paths[robot] = [_path(walks[stage], portion.mazes, at) for stage in stages]
-    return [_shown(result, stages, robot, paths[robot]) for robot in robot_Q]
+                routes[robot] = [_route(walks[stage], portion.mazes, at) for stage in stages]
+    return [_shown(result, stages, robot, routes[robot]) for robot in robot_Q]
 
 
 def _worth_a_look(result: Evaluation, stages: list[int]) -> list[int]:
@@ -79,18 +79,18 @@ def _worth_a_look(result: Evaluation, stages: list[int]) -> list[int]:
     return [*(maze * robots for maze in chosen), worst]
 
 
-def _shown(result: Evaluation, stages: list[int], robot: int, paths: list[Path]) -> Shown:
+def _shown(result: Evaluation, stages: list[int], robot: int, routes: list[Route]) -> Shown:
     maze = robot // result.robots
     return Shown(
         name=result.exam.names[maze],
         maze=result.exam.mazes[maze : maze + 1],
-        paths=tuple(paths),
+        routes=tuple(routes),
         success=tuple(float(result.stages[stage].success_MZ[maze].mean()) for stage in stages),
-        shortest=shortest_path(result.exam.mazes[maze : maze + 1]),
+        shortest=shortest_route(result.exam.mazes[maze : maze + 1]),
     )
 
 
-def _path(walk: Walk, mazes: Mazes, robot: int) -> Path:
+def _route(walk: Walk, mazes: Mazes, robot: int) -> Route:
     """The first of the attempts that a robot made in one stage; or, if one failed, the first that did."""
     each = len(walk.length_W) // len(mazes)
     found_W = mazes.cell_C[walk.end_W[robot * each : (robot + 1) * each]] == EXIT
@@ -98,14 +98,14 @@ def _path(walk: Walk, mazes: Mazes, robot: int) -> Path:
     begin = int(walk.length_W[:attempt].sum(dtype=np.int64))
     at_T = walk.at_N[begin : begin + int(walk.length_W[attempt])]
     cells = np.append(at_T, walk.end_W[attempt]) - mazes.offset_M[robot]
-    return Path(cells, bool(found_W.all()))
+    return Route(cells, bool(found_W.all()))
 
 
-def shortest_path(maze: Mazes) -> Path:
+def shortest_route(maze: Mazes) -> Route:
     """A shortest way through one maze: always on to a cell that is nearer to an exit."""
     steps_C: npt.NDArray[np.int32] = to_exit(maze)
     cells = [int(maze.start_M[0])]
     while steps_C[cells[-1]]:
         ahead_A = maze.ahead_CA[cells[-1]]
         cells.append(int(ahead_A[steps_C[ahead_A].argmin()]))
-    return Path(np.array(cells), True)
+    return Route(np.array(cells), True)
