@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,12 +15,14 @@ from actors.rollout import attempt_and_adapt
 from learner.admission import Replay, admit
 from learner.outer import Batch, Totals, after_adaptation, fitted_value
 from protocol.config import Config
-from protocol.learning.credit import horizons
-from protocol.learning.inner import initial_theta
+from protocol.learning.arrays import Array, is_torch, like, take
+from protocol.learning.credit import Steps, hindsight, horizons
+from protocol.learning.inner import Made, adapt, initial_phi, initial_theta, unflatten
+from protocol.learning.policy import Phi, Scene, log_prob, scores
 from protocol.wire.messages import Attempts, Rollouts
-from protocol.world.maze import Floats, Mazes
-from protocol.world.senses import Bytes
-from protocol.world.walk import Here, Walk
+from protocol.world.maze import Floats, Ints, Mazes
+from protocol.world.senses import Bytes, Observations, Sight
+from protocol.world.walk import Choose, Here, Known, Walk, learned, walk
 from tests import stepwise
 from tests.robot import Drawing, Past
 
@@ -89,6 +93,59 @@ def trials_of(replay: Replay, batch: Batch, config: Config) -> list[stepwise.Tri
 
 def _lists(parts: Sequence[Tensor]) -> list[Any]:
     return [part.tolist() for part in parts]
+
+
+@dataclass(frozen=True)
+class Walked:
+    """Some stages of attempts at some mazes, whoever chose the moves."""
+
+    mazes: Mazes
+    met: Observations
+    walks: list[Walk]  # [k]
+    knowns: list[Known]  # [k] before each stage
+    horizon_M: Ints
+    config: Config
+
+    @staticmethod
+    def by(chooses: Sequence[Choose], mazes: Mazes, config: Config) -> Walked:
+        """K + 1 stages: with the attempts that the config asks for before each inner step, and after the last."""
+        sight = Sight.of(mazes, config.policy)
+        met, horizon_M = Observations(sight, config.inner.adapts == "all"), horizons(mazes, config)
+        walks, knowns = [], [Known.nothing(mazes.cells)]
+        for k, choose in enumerate(chooses):
+            each = config.inner.attempts if k < config.inner.steps else config.outer.attempts
+            walks.append(walk(sight, met, knowns[-1], each, horizon_M, choose))
+            knowns.append(learned(sight, knowns[-1], walks[-1]))
+        return Walked(mazes, met, walks, knowns, horizon_M, config)
+
+    def moves(self) -> list[list[list[int]]]:
+        """[k][w][t]"""
+        return [[part.tolist() for part in np.split(done.move_N, np.cumsum(done.length_W)[:-1])] for done in self.walks]
+
+    def policies(self, theta_P: Array) -> list[tuple[Phi, Array]]:
+        """[k] phi_k, and [A, N] log pi of every move at its steps: of numpy arrays or of tensors, as theta is."""
+        theta, last = unflatten(theta_P, self.config), self.config.inner.steps
+        scene = Scene.of(self.met.features(), self.config, theta_P, self.met.mazes(), len(self.mazes))
+        phi, told = initial_phi(theta, self.mazes.cells, len(self.mazes), last, self.config), []
+        for k, done in enumerate(self.walks):
+            at_N, row_N, move_N, *dreams = (
+                _index(array, theta_P)
+                for array in (done.at_N, done.row_N, done.move_N, done.known_N, done.hope_N, done.gain_N)
+            )
+            score_AN, delta_AN = take(scores(phi.net, scene), row_N), take(phi.delta_AC, at_N)
+            told.append((phi, log_prob(score_AN, delta_AN, phi.dream_DG, *dreams)))
+            if k < last:
+                steps = Steps.of(done, self.mazes, self.horizon_M)
+                known_GN = like(hindsight(steps, self.knowns[k + 1].way_C, last - k - 1, self.config), theta_P)
+                when = (_index(array, theta_P) for array in (steps.attempt_N, steps.time_N))
+                made = Made(steps.attempts, at_N, row_N, move_N, *when, known_GN=known_GN)
+                phi = adapt(phi, theta, told[-1][1], made, scene, last - k - 1, self.config)
+        return told
+
+
+def _index(array: npt.NDArray[Any], real: Array) -> Array:
+    """As arrays or tensors of indices have it, whichever `real` is."""
+    return torch.from_numpy(array.astype(np.int64)) if is_torch(real) else array.astype(np.intp)
 
 
 def members(moves: int) -> frozenset[int]:

@@ -3,93 +3,79 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from actors.rollout import roll_out
 from protocol.config import Config
 from protocol.learning import policy
-from protocol.learning.credit import HINDSIGHT, Steps
-from protocol.learning.inner import (
-    SURROGATES,
-    Theta,
-    adapt,
-    initial_policy,
-    initial_theta,
-    shapes,
-    step_credit,
-    unflatten,
-)
-from protocol.learning.policy import Params, Scene, log_policy
+from protocol.learning.credit import HINDSIGHT
+from protocol.learning.inner import DREAMT, credit, dreams, initial_theta, shapes, unflatten
+from protocol.learning.policy import Phi
 from protocol.world.maze import Mazes
-from protocol.world.states import StateTable
+from tests import stepwise
+from tests.batches import Given, Walked, Wanderer, make_config, random_theta
+from tests.robot import NO_EXIT
+from tests.stepwise import Estimator
 
 RULES = ["sgd", "meta-sgd", "learned"]
-TEXTS = ["S.#..\n#.#.#\n#....\n#.###\n..E..", "S....\n.###.\n....E\n.####\n.####"]
+ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
+MAZES = Mazes.from_text("S.#..\n#.#.#\n#....\n#.###\n..E..\n\nS...\n.#..\n...E")
 
 
-def make_config(rule: str, **inner: Any) -> Config:
-    return Config.model_validate(
-        {
-            "maze": {"side": 5},
-            "policy": {"hidden": 5},
-            "inner": {"rule": rule, "step_size": 0.3, "cell_step_size": 0.7} | inner,
-            "run": {"horizon": 25},
-        }
-    )
+def config_of(rule: str = "learned", mazes: int = 2, **inner: Any) -> Config:
+    settings = {"rule": rule, "step_size": 0.3, "cell_step_size": 0.7, "attempts": 3} | inner
+    return make_config(mazes, inner=settings, policy={"dreams": False}, run={"horizon_per_cell": 5.0})
 
 
-def random_theta(config: Config, seed: int = 0) -> Tensor:
-    noise = np.random.default_rng(seed).normal(size=initial_theta(config).shape)
-    return torch.from_numpy(initial_theta(config) + 0.1 * noise)
+def adapted(config: Config, theta_P: Tensor, seeds: tuple[int, ...] = (0, 1)) -> list[Phi]:
+    """[k] the policies, after attempts that are the same whatever theta says."""
+    return [phi for phi, _ in Walked.by([Wanderer(seed).choose for seed in seeds], MAZES, config).policies(theta_P)]
 
 
-def one_step(
-    config: Config, theta: Theta, *, graph: bool = True, attempts: int = 3
-) -> tuple[Params, Params, Scene, Steps]:
-    """phi_0 and phi_1 after attempts that depend on the policy's part of theta alone."""
-    mazes = Mazes.from_text("\n\n".join(TEXTS))
-    table = StateTable.of(mazes, config.policy.radius)
-    scene = Scene.of(table, torch.device("cpu"), torch.float64)
-    phi = initial_policy(theta, len(mazes))
-    if not theta["policy.out"].requires_grad:
-        phi = {name: value.detach().requires_grad_() for name, value in phi.items()}
-    log_prob = log_policy(phi, scene)
-    made = roll_out(log_prob.detach().float().numpy(), table, attempts, 25, np.random.default_rng(0))
-    steps = Steps.of(made, scene, config.run.discount)
-    return phi, adapt(phi, theta, log_prob, steps, scene, config, graph), scene, steps
+def parts(phi: Phi) -> dict[str, Tensor]:
+    return phi.net | {"cells": phi.delta_AC}
 
 
+@pytest.mark.parametrize("adapts", ["cells", "all"])
 @pytest.mark.parametrize("rule", RULES)
-def test_theta_is_the_vector_cut_into_its_shapes_in_order_and_nothing_else(rule: str) -> None:
-    config = make_config(rule)
+def test_theta_is_the_vector_cut_into_its_shapes_in_order_and_nothing_else(rule: str, adapts: str) -> None:
+    config = config_of(rule, adapts=adapts)
     count = sum(math.prod(shape) for shape in shapes(config).values())
-    vector = torch.arange(count)
-    theta = unflatten(vector, config)
+    vector_P = torch.arange(count)
+    theta = unflatten(vector_P, config)
     assert {name: tuple(value.shape) for name, value in theta.items()} == shapes(config)
-    torch.testing.assert_close(torch.cat([value.flatten() for value in theta.values()]), vector)
+    torch.testing.assert_close(torch.cat([value.flatten() for value in theta.values()]), vector_P)
     assert initial_theta(config).shape == (count,)
     assert initial_theta(config).dtype == np.float32
 
 
 def test_each_rule_adds_its_own_part_to_theta() -> None:
-    groups = [{name.partition(".")[0] for name in shapes(make_config(rule))} for rule in RULES]
-    assert groups == [{"policy"}, {"policy", "step_size"}, {"policy", "step_size", "credit"}]
-    learned = shapes(make_config("learned", credit_hidden=9))
+    groups = [{name.partition(".")[0] for name in shapes(config_of(rule))} for rule in RULES]
+    assert groups == [{"policy"}, {"policy", "step_size"}, {"policy", "step_size", "keep", "credit"}]
+    learned = shapes(config_of(credit_hidden=9))
     assert learned["credit.in"] == (HINDSIGHT, 9)
-    assert {
-        f"step_size.{name}": shape for name, shape in policy.shapes(make_config("sgd")).items()
-    }.items() <= (learned.items())
+    assert [name for name in learned if name.startswith("step_size")] == ["step_size.cells"]
+    every = shapes(config_of(adapts="all"))
+    own = {f"step_size.{name}": shape for name, shape in policy.shapes(config_of()).items()}
+    assert own.items() <= every.items()
+    dreaming = make_config(2, inner={"credit_hidden": 9})
+    assert shapes(dreaming)["dream.in"] == (DREAMT, 9)
+
+
+def test_theta_knows_no_size_of_mazes() -> None:
+    sides = ({"family": "perfect", "side": side} for side in (5, 63))
+    small, large = (shapes(make_config(2, maze=maze | {"min_distance": 2})) for maze in sides)
+    assert small == large
 
 
 def test_training_starts_from_the_seed_and_the_configured_step_sizes() -> None:
-    config = make_config("learned")
+    config = config_of(adapts="all")
     theta = unflatten(torch.from_numpy(initial_theta(config)), config)
-    assert set(theta["step_size.cell"].flatten().tolist()) == {float(np.float32(0.7))}
+    assert set(theta["step_size.cells"].flatten().tolist()) == {float(np.float32(0.7))}
     assert set(theta["step_size.out"].flatten().tolist()) == {float(np.float32(0.3))}
     assert not theta["credit.out"].any()
     assert np.array_equal(initial_theta(config), initial_theta(config))
@@ -97,100 +83,129 @@ def test_training_starts_from_the_seed_and_the_configured_step_sizes() -> None:
     assert not np.array_equal(initial_theta(config), initial_theta(other))
 
 
-@pytest.mark.parametrize("credit", ["policy-gradient", "cell-advantage"])
-def test_all_rules_agree_at_equal_step_sizes_while_the_credit_network_says_nothing(credit: str) -> None:
-    starts, results = [], []
+@pytest.mark.parametrize("kind", ["policy-gradient", "cell-advantage"])
+def test_all_rules_agree_at_equal_step_sizes_while_nothing_is_learned(kind: str) -> None:
+    results = []
     for rule in RULES:
-        config = make_config(rule, credit=credit)
-        start, result, _, _ = one_step(
-            config, unflatten(torch.from_numpy(initial_theta(config)).double(), config)
-        )
-        starts.append(start)
-        results.append(result)
-    for start, result in zip(starts[1:], results[1:], strict=True):
-        for name in result:
-            assert torch.equal(start[name], starts[0][name])
-            torch.testing.assert_close(result[name], results[0][name], rtol=1e-6, atol=1e-7)  # 0.3 as float32
-    assert any((results[0][name] - starts[0][name]).abs().max() > 1e-3 for name in starts[0])
+        config = config_of(rule, credit=kind, adapts="all")
+        before, after = adapted(config, torch.from_numpy(initial_theta(config)).double())
+        results.append((parts(before), parts(after)))
+    for before_parts, after_parts in results:
+        for name, value in after_parts.items():
+            assert torch.equal(before_parts[name], results[0][0][name])
+            torch.testing.assert_close(value, results[0][1][name], rtol=1e-6, atol=1e-7)  # 0.3 as float32
+    assert all((after - results[0][0][name]).abs().max() > 1e-3 for name, after in results[0][1].items())
 
 
-@pytest.mark.parametrize("estimator", list(SURROGATES))
-def test_an_inner_step_is_the_same_whatever_estimates_its_derivative(estimator: str) -> None:
-    moved = one_step(
-        make_config("sgd", estimator=estimator),
-        unflatten(random_theta(make_config("sgd")), make_config("sgd")),
-    )
-    plain = one_step(
-        make_config("sgd", estimator="maml"), unflatten(random_theta(make_config("sgd")), make_config("sgd"))
-    )
-    for name in plain[1]:
-        torch.testing.assert_close(moved[1][name], plain[1][name], rtol=1e-10, atol=1e-12)
+@pytest.mark.parametrize("adapts", ["cells", "all"])
+def test_an_inner_step_is_the_same_whatever_estimates_its_derivative(adapts: str) -> None:
+    theta_P = torch.from_numpy(random_theta(config_of(adapts=adapts)))
+    each = [parts(adapted(config_of(adapts=adapts, estimator=name), theta_P)[1]) for name in ESTIMATORS]
+    for other in each[1:]:
+        for name, value in other.items():
+            torch.testing.assert_close(value, each[0][name], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("estimator", list(SURROGATES))
-def test_without_a_graph_the_result_is_the_same_but_nothing_leads_through_the_step(
-    rule: str, estimator: str
-) -> None:
-    config = make_config(rule, estimator=estimator)
-    vector = random_theta(config).requires_grad_()
-    _, with_graph, _, _ = one_step(config, unflatten(vector, config), graph=True)
-    start, without, _, _ = one_step(config, unflatten(vector.detach(), config), graph=False)
-    for name, value in without.items():
-        torch.testing.assert_close(value, with_graph[name].detach(), rtol=1e-12, atol=1e-14)
-        (through,) = torch.autograd.grad(value.sum(), start[name])
-        assert torch.equal(through, torch.ones_like(value))
-    total = torch.stack([value.square().sum() for value in with_graph.values()]).sum()
-    (slope,) = torch.autograd.grad(total, vector)
-    parts = unflatten(slope, config)
-    assert all(part.any() for name, part in parts.items() if name != "credit.bias"), (
-        "some of theta has no part in phi_1"
-    )
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_all_of_theta_has_a_part_in_what_adaptation_makes(rule: str, estimator: str) -> None:
+    config = config_of(rule, estimator=estimator, adapts="all", steps=2)
+    theta_P = torch.from_numpy(random_theta(config)).double().requires_grad_()
+    *_, phi = adapted(config, theta_P, seeds=(0, 1, 2))
+    total = torch.stack([value.square().sum() for value in parts(phi).values()]).sum()
+    (slope_P,) = torch.autograd.grad(total, theta_P)
+    assert all(part.any() for part in unflatten(slope_P, config).values())
+
+
+def test_to_first_order_nothing_leads_through_the_step() -> None:
+    config = config_of("sgd", estimator="first-order", adapts="all")
+    theta_P = torch.from_numpy(random_theta(config)).double().requires_grad_()
+    before, after = adapted(config, theta_P)
+    for name, value in after.net.items():
+        (through_M,) = torch.autograd.grad(value.sum(), before.net[name], retain_graph=True)
+        assert torch.equal(through_M, torch.ones_like(value))
+        rest = [each for other, each in before.net.items() if other != name]
+        assert torch.autograd.grad(value.sum(), rest, retain_graph=True, allow_unused=True) == (None, None)
 
 
 @pytest.mark.parametrize("rule", ["meta-sgd", "learned"])
 def test_a_step_size_of_zero_leaves_its_parameter_alone(rule: str) -> None:
-    config = make_config(rule)
-    theta = unflatten(random_theta(config), config)
-    theta = {
-        name: torch.zeros_like(value) if name == "step_size.cell" else value for name, value in theta.items()
-    }
-    start, result, _, _ = one_step(config, theta)
-    assert torch.equal(result["cell"], start["cell"])
-    assert not torch.equal(result["out"], start["out"])
+    config = config_of(rule, adapts="all")
+    vector_P = torch.from_numpy(random_theta(config))
+    unflatten(vector_P, config)["step_size.bias"][:] = 0
+    before, after = adapted(config, vector_P)
+    assert torch.equal(before.net["bias"], after.net["bias"])
+    assert not torch.equal(before.net["out"], after.net["out"])
 
 
-def test_the_credit_network_changes_credit_and_with_it_the_step() -> None:
-    config = make_config("learned")
-    silent = unflatten(torch.from_numpy(initial_theta(config)).double(), config)
-    speaking = silent | {"credit.out": torch.ones_like(silent["credit.out"])}
-    _, plain, scene, steps = one_step(config, silent)
-    _, moved, _, _ = one_step(config, speaking)
-    assert any(not torch.equal(plain[name], moved[name]) for name in plain)
-    difference = step_credit(speaking, steps, scene, config) - step_credit(silent, steps, scene, config)
-    assert difference.abs().max() > 0.1
+def test_where_nothing_is_kept_fast_weights_are_those_of_the_last_attempts() -> None:
+    config = config_of("learned", steps=2)
+    vector_P = torch.from_numpy(random_theta(config))
+    kept = []
+    for keep in (-100.0, 0.0, 100.0):
+        unflatten(vector_P, config)["keep"][:] = keep
+        *_, first, last = adapted(config, vector_P, seeds=(0, 1, 2))
+        kept.append((first.delta_AC, last.delta_AC))
+    (first_AC, without_AC), (_, half_AC), (_, whole_AC) = kept
+    assert first_AC.any()
+    torch.testing.assert_close(half_AC - without_AC, first_AC / 2, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(whole_AC - without_AC, first_AC, rtol=1e-4, atol=1e-5)
 
 
-def test_cutting_one_mazes_attempts_does_not_move_another_maze() -> None:
-    """The step of a maze is the mean over its own attempts."""
-    config = make_config("sgd", credit="policy-gradient")
-    theta = unflatten(random_theta(config), config)
-    mazes = Mazes.from_text("\n\n".join(TEXTS))
-    table = StateTable.of(mazes, config.policy.radius)
-    scene = Scene.of(table, torch.device("cpu"), torch.float64)
-    phi = initial_policy(theta, len(mazes))
-    phi = {name: value.detach().requires_grad_() for name, value in phi.items()}
-    log_prob = log_policy(phi, scene)
-    results = []
-    for seed in (0, 1):
-        policy_MSA = log_prob.detach().float().numpy()
-        made = roll_out(policy_MSA, table, 3, 25, np.random.default_rng(seed))
-        fixed = roll_out(policy_MSA, table, 3, 25, np.random.default_rng(7))
-        begin, own = int(made.length[0].sum()), int(fixed.length[0].sum())
-        visits = np.concatenate([fixed.visits[:own], made.visits[begin:]])
-        length = np.concatenate([fixed.length[:1], made.length[1:]])
-        mixed = type(made)(length, visits, policy_MSA)
-        steps = Steps.of(mixed, scene, config.run.discount)
-        results.append(adapt(phi, theta, log_policy(phi, scene), steps, scene, config, graph=False))
-    assert all(torch.equal(results[0][name][0], results[1][name][0]) for name in results[0])
-    assert any(not torch.equal(results[0][name][1], results[1][name][1]) for name in results[0])
+def test_what_is_done_at_one_maze_does_not_move_another() -> None:
+    config, first = config_of(adapts="all"), MAZES[:1]
+    theta_P = torch.from_numpy(random_theta(config))
+    both = Walked.by([Wanderer(0).choose] * 2, MAZES, config)
+    choose = Given(both.moves()[0][: config.inner.attempts]).choose
+    alone = Walked.by([choose, Wanderer(1).choose], first, config_of(mazes=1, adapts="all"))
+    together, apart = (parts(walked.policies(theta_P)[1][0]) for walked in (both, alone))
+    for name, value in apart.items():
+        mine = together[name][:, : first.cells] if name == "cells" else together[name][:1]
+        torch.testing.assert_close(mine, value, rtol=1e-5, atol=1e-6)
+
+
+# The credit networks
+
+
+def test_credit_is_that_of_one_step_after_another_and_starts_as_the_advantage() -> None:
+    config = config_of(credit_hidden=6)
+    known_GN = np.random.default_rng(0).normal(size=(HINDSIGHT, 50)).astype(np.float32)
+    theta = unflatten(torch.from_numpy(random_theta(config)).double(), config)
+    known = torch.from_numpy(known_GN).double()
+    wanted = torch.stack([stepwise.credit(facts, theta) for facts in known_GN.T.tolist()])
+    torch.testing.assert_close(credit(theta, known), wanted, rtol=1e-9, atol=1e-9)
+    begun = unflatten(torch.from_numpy(initial_theta(config)).double(), config)
+    for each in (begun, {name: value for name, value in theta.items() if not name.startswith("credit")}):
+        assert torch.equal(credit(each, known), known[1])
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("attempts_left", [0, 3])
+def test_dreams_are_as_strong_as_one_after_another(rule: str, attempts_left: int) -> None:
+    config = make_config(2, inner={"rule": rule, "cell_step_size": 3.0})
+    theta = unflatten(torch.from_numpy(random_theta(config)).double(), config)
+    wanted_DG = stepwise.dreams(theta, attempts_left, config)
+    assert wanted_DG.shape == (2, NO_EXIT + 1)
+    torch.testing.assert_close(dreams(theta, attempts_left, config), wanted_DG, rtol=1e-9, atol=1e-9)
+
+
+def test_before_anything_is_learned_a_robot_dreams_of_whichever_way_is_the_shorter() -> None:
+    config = make_config(2, inner={"cell_step_size": 3.0})
+    known_G, hope_G = dreams(unflatten(initial_theta(config), config), 1, config)
+    assert known_G.tolist() == [3.0] + [0.0] * NO_EXIT
+    assert hope_G.tolist() == [3.0] * (NO_EXIT + 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_and_tensors_agree_on_credit_and_dreams(dtype: Any) -> None:
+    config = make_config(2)
+    theta_P = random_theta(config).astype(dtype)
+    here, there = unflatten(theta_P, config), unflatten(torch.from_numpy(theta_P), config)
+    known_GN = np.random.default_rng(0).normal(size=(HINDSIGHT, 50)).astype(dtype)
+    tolerance = 1e-5 if dtype is np.float32 else 1e-12
+    for mine, other in (
+        (credit(here, known_GN), credit(there, torch.from_numpy(known_GN))),
+        (dreams(here, 2, config), dreams(there, 2, config)),
+    ):
+        assert mine.dtype == dtype
+        np.testing.assert_allclose(mine, other.numpy(), rtol=tolerance, atol=tolerance)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,13 @@ MAY_IMPORT = {
     "learner": {"learner", "protocol"},
     "deploy": OURS,
 }
-MATHEMATICS = {"maze", "states", "policy", "credit", "inner", "families", "rollout", "outer", "evaluation"}
-SOCKETS_AND_METRICS = {"zmq", "socket", "asyncio", "threading", "prometheus_client"}
-WIRE = {"messages", "frames", "links", "keys"}
+MAY_SEE = {"protocol.world": {"protocol.world"}, "protocol.learning": {"protocol.world", "protocol.learning"}}
+OUTSIDE = {"zmq", "msgpack", "socket", "asyncio", "threading", "time", "signal", "subprocess", "prometheus_client"}
+IMPURE = {  # what may know of sockets, clocks, threads and metrics: all the rest of the three packages is mathematics
+    *("protocol.wire.frames", "protocol.wire.links", "protocol.wire.keys"),
+    *("actors.actor", "actors.metrics", "actors.rollout"),  # the last: how long each part of its work took
+    *("learner.clerk", "learner.learner", "learner.metrics", "learner.parallel"),
+}
 SOURCES = sorted(  # `python -m learner` and `python -m actors` hand over to `clew`, which is in deploy
     path for package in OURS for path in (ROOT / package).rglob("*.py") if path.name != "__main__.py"
 )
@@ -43,19 +49,46 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
+def room_of(path: Path) -> str:
+    """The package that a file is in: protocol.world, for one."""
+    return ".".join(path.relative_to(ROOT).parent.parts)
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_a_package_imports_only_those_it_may(path: Path) -> None:
     assert roots(path) & OURS <= MAY_IMPORT[path.relative_to(ROOT).parts[0]]
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if path.stem in MATHEMATICS], ids=name_of)
-def test_the_mathematics_touches_no_socket_and_no_metric(path: Path) -> None:
-    assert not roots(path) & SOCKETS_AND_METRICS
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.relative_to(ROOT).parts[0] != "deploy"], ids=name_of)
+def test_the_mathematics_touches_no_socket_no_clock_and_no_metric(path: Path) -> None:
+    assert bool(roots(path) & OUTSIDE) == (name_of(path) in IMPURE)
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if path.stem in WIRE], ids=name_of)
-def test_the_wire_never_imports_torch(path: Path) -> None:
+@pytest.mark.parametrize("path", [path for path in SOURCES if room_of(path) in MAY_SEE], ids=name_of)
+def test_a_room_of_protocol_sees_only_those_below_it(path: Path) -> None:
+    seen = {".".join(name.split(".")[:2]) for name in imports(path) if name.startswith("protocol.")}
+    assert seen - {"protocol.config"} <= MAY_SEE[room_of(path)]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if path.relative_to(ROOT).parts[0] == "protocol"], ids=name_of
+)
+def test_only_the_wire_speaks_of_zmq_and_msgpack(path: Path) -> None:
+    assert room_of(path) == "protocol.wire" or not roots(path) & {"zmq", "msgpack"}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if path.relative_to(ROOT).parts[0] in ("protocol", "actors")], ids=name_of
+)
+def test_what_an_actor_needs_never_imports_torch(path: Path) -> None:
     assert "torch" not in {name.partition(".")[0] for name in reachable(name_of(path))}
+
+
+def test_an_actor_that_is_started_has_loaded_neither_torch_nor_matplotlib() -> None:
+    program = "import sys, deploy.cli, deploy.child, actors.actor; print(*{'torch', 'matplotlib'} & set(sys.modules))"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == ""
 
 
 def test_nothing_is_unpickled() -> None:

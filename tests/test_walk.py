@@ -186,11 +186,10 @@ def test_a_blind_explorer_dreams_anew_of_what_lies_beyond_when_it_has_bumped() -
 
 
 def test_a_robot_that_knows_an_exit_hopes_for_a_shorter_way_until_a_wall_disproves_it() -> None:
-    text = "S.#E\n.#..\n...."
-    around = [DOWN, DOWN, RIGHT, RIGHT, RIGHT, UP, UP]
+    text = "S.#.E\n.###.\n....."
+    around = [DOWN, DOWN, RIGHT, RIGHT, RIGHT, RIGHT, UP, UP]
     one = Walked(text, around, [RIGHT, LEFT, DOWN])
-    assert one.known.way_C[0] == 7
-    # From the start it has seen the wall in the middle, and from the way around those beside it, but not the one above.
+    assert one.before.way_C[0] == 8  # and it has sensed all walls but the one in the first row
     assert one.dreams() == [({DOWN}, {RIGHT}, 4), (set(), {LEFT}, NO_WAY), ({DOWN}, set(), 0)]
 
 
