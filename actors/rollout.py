@@ -21,7 +21,7 @@ from protocol.wire.messages import Attempts
 from protocol.world import families
 from protocol.world.maze import MOVES, Floats, Ints, Mazes
 from protocol.world.senses import Bytes, Observations, Sight
-from protocol.world.walk import Here, Known, Walk, learned, walk
+from protocol.world.walk import Dream, Here, Known, Walk, learned, walk
 
 A = len(MOVES)
 LEAST_NATS = -80.0  # of fast weights, below the largest of a cell: what is smaller still is never drawn
@@ -113,26 +113,28 @@ class Player:
         if self._met.count > self._odds_AU.shape[1]:
             self._read()
         odds_AW = self._odds_AU.take(here.row_W, axis=1)
-        if here.known_W is None or not (dreams_W := here.known_W | here.hope_W).any():
-            if self._factor_AC is not None:
-                odds_AW *= self._factor_AC.take(here.at_W, axis=1)
-        else:
-            if self._factor_AC is not None:
-                odds_AW *= np.where(dreams_W, 1, self._factor_AC.take(here.at_W, axis=1))
-            odds_AW *= self._dreamt(odds_AW, here)
+        factor_AW = None if self._factor_AC is None else self._factor_AC.take(here.at_W, axis=1)
+        if here.dream and (dreams_W := here.dream.known_W | here.dream.hope_W).any():
+            if factor_AW is not None:
+                odds_AW *= np.where(dreams_W, 1, factor_AW)
+            odds_AW *= self._dreamt(odds_AW, here.dream)
+        elif factor_AW is not None:
+            odds_AW *= factor_AW
         *bounds, total_W = accumulate(odds_AW)
         drawn_W = self._rng.random(len(here.row_W)) * total_W  # below the sum: no move of probability 0 is drawn
         first_W, *others = ((drawn_W >= bound_W).view(np.uint8) for bound_W in bounds)
-        return sum(others, first_W)
+        moves: Bytes = sum(others, first_W)
+        return moves
 
-    def _dreamt(self, odds_AW: npt.NDArray[np.float64], here: Here) -> npt.NDArray[np.float64]:
+    def _dreamt(self, odds_AW: npt.NDArray[np.float64], dream: Dream) -> npt.NDArray[np.float64]:
         """[A, W] what dreams make of the odds: e^(strength * (share - pi))."""
         pi_AW = odds_AW / odds_AW.sum(axis=0)
         nats_AW = np.zeros_like(odds_AW)
-        for kind, moves_W in ((KNOWN, here.known_W), (HOPE, here.hope_W)):
-            strength_W = self._phi.dream_DG[kind].take(here.gain_W) * (moves_W > 0)
+        for kind, moves_W in ((KNOWN, dream.known_W), (HOPE, dream.hope_W)):
+            strength_W = self._phi.dream_DG[kind].take(dream.gain_W) * (moves_W > 0)
             nats_AW += strength_W * (SHARE_A16.take(moves_W, axis=1) - pi_AW)
-        return np.exp(nats_AW - nats_AW.max(axis=0))
+        factor_AW: npt.NDArray[np.float64] = np.exp(nats_AW - nats_AW.max(axis=0))
+        return factor_AW
 
     def _read(self) -> None:
         """What the network says of the observations that are new."""

@@ -39,8 +39,9 @@ from protocol.wire.links import ACTOR_THETA, ACTOR_WORK, LearnerLinks, new_socke
 from protocol.wire.messages import CONTRACT, Bye, Hello, Lease, Rollouts, Theta, Welcome
 
 THETA = 16_384  # parameters: 64 KiB
+MAZES = 18  # of a lease: rollouts of about 20 kB
 PUBLISHED = 40  # versions whose way is timed
-WARM_UP = 2_000  # leases before the clock starts
+WARM_UP = 500  # leases before the clock starts
 WINDOWS, WINDOW_S = 5, 2.0
 FILES = 200  # open beside the actors' connections
 SETTLE_S = 3.0  # for connections to be made
@@ -79,20 +80,21 @@ def measure(what: str, actors: int, keys: str | None) -> Figures:
     return figures
 
 
-def config_of(leases: int) -> Config:
-    """Leases of about 20 kB, so many to a batch."""
-    run = {"mazes": 5 * leases, "mazes_per_lease": 5, "updates": 10**9, "lease_timeout_s": PATIENCE_S}
-    return Config.model_validate({"outer": {"attempts": 3}, "run": run})
+def config_of(leases: int, lag: int = 1) -> Config:
+    """Leases of about 20 kB, so many to a batch, of which lag + 1 are open at a time."""
+    run = {"mazes": MAZES * leases, "mazes_per_lease": MAZES, "lag": lag}
+    endless = {"updates": 10**9, "lease_timeout_s": PATIENCE_S}
+    maze = {"family": "perfect", "side": 9}
+    return Config.model_validate({"maze": maze, "inner": {"steps": 1}, "outer": {"attempts": 3}, "run": run | endless})
 
 
 def recorded() -> Rollouts:
     """What answers every lease. The learner looks at the rules of the mazes, not at where they come from."""
-    from actors.rollout import collect
+    from actors.actor import work_on
     from protocol.learning.inner import initial_theta
 
     config = config_of(1)
-    mazes, stages, seconds = collect(initial_theta(config), (0, 0, 0), config)
-    return Rollouts(0, 0, 0, 0, seconds, mazes, stages)
+    return work_on(Lease(0, 0, 0, 0, (0, 0, 0), PATIENCE_S), initial_theta(config), config)
 
 
 def report(figures: Figures) -> Table:
@@ -120,7 +122,7 @@ def learner(what: str, actors: int, keys: str | None) -> Figures:
     keep_freed_memory()
     allow_open_files(2 * actors + FILES)
     listens = what == "listen"
-    config = config_of(1 if listens else 2_000)
+    config = config_of(1) if listens else config_of(500, lag=7)
     mine = LearnerKeys.of(Path(keys) / "learner") if keys else None
     links = LearnerLinks("tcp://127.0.0.1:*", Limits.of(config), mine)
     theta = np.zeros(THETA, np.float32)

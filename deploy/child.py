@@ -43,9 +43,7 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def learn(
-    config: dict[str, Any], run_dir: str, bind: str, device: str, resume: bool, metrics_port: int | None
-) -> int:
+def learn(config: dict[str, Any], run_dir: str, bind: str, device: str, resume: bool, metrics_port: int | None) -> int:
     from learner.learner import Learner, find_device, live
 
     try:

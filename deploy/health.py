@@ -33,9 +33,7 @@ def listening() -> list[int]:
     """The ports of the processes that can be seen: those of this container, even in the host's network."""
     with open("/proc/net/tcp") as table:
         fields = [line.split() for line in table][1:]
-    ports = {
-        f"socket:[{line[9]}]": int(line[1].rpartition(":")[2], 16) for line in fields if line[3] == LISTENING
-    }
+    ports = {f"socket:[{line[9]}]": int(line[1].rpartition(":")[2], 16) for line in fields if line[3] == LISTENING}
     processes = [name for name in os.listdir("/proc") if name.isdigit()]
     return sorted({ports[file] for process in processes for file in open_files(process) if file in ports})
 

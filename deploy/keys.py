@@ -94,9 +94,7 @@ def allowed(folder: Path) -> Path:
         return folder / "learner" / "allowed"
     if (folder / "allowed").is_dir():
         raise ClewError(f"{folder} holds the learner's keys alone; give --keys {folder.absolute().parent}")
-    raise ClewError(
-        f"no keys in {folder}; make them with `clew keys new {quote(str(folder))}`, or give --keys DIR"
-    )
+    raise ClewError(f"no keys in {folder}; make them with `clew keys new {quote(str(folder))}`, or give --keys DIR")
 
 
 def allow(folder: Path, name: str) -> None:

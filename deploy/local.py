@@ -56,9 +56,7 @@ class Fleet:
         self._records: SimpleQueue[Record | None] = SimpleQueue()
         self._error = ""
         self._learner = start(job, "learner", subprocess.PIPE)
-        self._listeners = [
-            threading.Thread(target=listen, daemon=True) for listen in (self._hear, self._relay)
-        ]
+        self._listeners = [threading.Thread(target=listen, daemon=True) for listen in (self._hear, self._relay)]
         for listener in self._listeners:
             listener.start()
         actors_port = None if metrics_port is None else 0

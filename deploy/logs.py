@@ -67,9 +67,7 @@ class _Json(_Line):
 
     def format(self, record: logging.LogRecord) -> str:
         head, event = self._head(record), {"event": record.getMessage()}
-        line = (
-            head | _context | event | self._fields(record) | head | event
-        )  # `extra` overrides context alone
+        line = head | _context | event | self._fields(record) | head | event  # `extra` overrides context alone
         finite = {name: _finite(value) for name, value in line.items()}
         return json.dumps(finite, default=str)  # what is not ASCII, or controls a terminal, is escaped
 
@@ -85,9 +83,7 @@ def _pairs(fields: dict[str, Any]) -> list[str]:
 
 def _printable(text: str) -> str:
     """One line, without control characters or those that turn the direction of text."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
-    )
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def _finite(value: Any) -> Any:

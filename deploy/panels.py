@@ -96,9 +96,7 @@ def _lines(axes: Axes, panel: Json, prometheus: Prometheus) -> None:
     axes.yaxis.set_major_formatter(UNITS.get(defaults["unit"], StrMethodFormatter("{x:,g}")))
     axes.set_xlim(along[0], along[-1])
     axes.grid(alpha=0.25)
-    axes.legend(
-        handles=drawn[:6], loc="upper left", bbox_to_anchor=(0, -0.1), ncols=3, frameon=False, fontsize=8
-    )
+    axes.legend(handles=drawn[:6], loc="upper left", bbox_to_anchor=(0, -0.1), ncols=3, frameon=False, fontsize=8)
 
 
 def _words(axes: Axes, panel: Json, prometheus: Prometheus) -> None:

@@ -124,8 +124,7 @@ def conclude(work: Any) -> None:
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ClewError(
-            f"Ray gave an actor up: {reason}; "
-            "see that clew is installed on every node, in the version that is here"
+            f"Ray gave an actor up: {reason}; see that clew is installed on every node, in the version that is here"
         ) from None
     if refusal:
         raise ClewError(refusal)

@@ -65,8 +65,7 @@ def serve(
         server = Server(host, port, pages)
     except OSError as error:
         raise ClewError(
-            f"cannot serve metrics on {host}:{port}: {error.strerror}; "
-            "choose another --metrics-port or --metrics-host"
+            f"cannot serve metrics on {host}:{port}: {error.strerror}; choose another --metrics-port or --metrics-host"
         ) from None
     thread = Thread(target=server.serve_forever, args=(POLL_S,), name="status", daemon=True)
     thread.start()

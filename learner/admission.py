@@ -8,7 +8,8 @@ that the meta-gradient needs; so an actor cannot lie about what its robots saw.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,29 +38,66 @@ class Replay:
 
 
 def admit(rollouts: Rollouts, config: Config) -> Replay:
-    """What happened in an answer, where it can count; AdmissionError where it cannot."""
+    """What happened in a lease's rollouts, where they can count; AdmissionError where they cannot."""
+    (replay,) = _replays([rollouts], config)
+    return replay
+
+
+def admit_all(answers: Sequence[Rollouts], config: Config) -> list[Replay | AdmissionError]:
+    """What happened in each lease's rollouts, where they can count, or why they cannot.
+
+    All are walked again at once, since that takes little longer than one; where it fails, each half is on its own. What
+    a lease's replay holds does not depend on the others.
+    """
+    try:
+        return list(_replays(answers, config)) if answers else []
+    except AdmissionError as refused:
+        if len(answers) == 1:
+            return [refused]
+        half = len(answers) // 2
+        return [*admit_all(answers[:half], config), *admit_all(answers[half:], config)]
+
+
+def _replays(answers: Sequence[Rollouts], config: Config) -> Iterator[Replay]:
+    """The replays of answers all of which can count; AdmissionError where any cannot."""
     each = [config.inner.attempts] * config.inner.steps + [config.outer.attempts]
-    mazes, count = rollouts.mazes, config.run.mazes_per_lease
-    if len(mazes) != count or [len(stage.length) for stage in rollouts.stages] != [count * some for some in each]:
+    for rollouts in answers:
+        _check_shape(rollouts, each, config)
+    mazes = Mazes.concatenate([rollouts.mazes for rollouts in answers])
+    if not _is_usable(mazes, config):
+        raise AdmissionError("maze")
+    whole = _replay(mazes, [*map(_joined, zip(*(rollouts.stages for rollouts in answers), strict=True))], each, config)
+    return _shares(whole, config.run.mazes_per_lease)
+
+
+def _check_shape(rollouts: Rollouts, each: Sequence[int], config: Config) -> None:
+    """Whether all arrays have the shapes that the config asks for, and every log-probability is finite."""
+    count = config.run.mazes_per_lease
+    lengths = [len(stage.length) for stage in rollouts.stages]
+    if len(rollouts.mazes) != count or lengths != [count * some for some in each]:
         raise AdmissionError("shape")
-    if not (_has_size(mazes, config) and _is_usable(mazes, config)):
+    if not _has_size(rollouts.mazes, config):
         raise AdmissionError("maze")
     for stage in rollouts.stages:
         if int(stage.length.sum(dtype=np.int64)) != len(stage.move) or len(stage.move) != len(stage.log_prob):
             raise AdmissionError("shape")
         if not np.isfinite(stage.log_prob).all():
             raise AdmissionError("not_finite")
-    return _replay(rollouts, each, config)
 
 
-def _replay(rollouts: Rollouts, each: list[int], config: Config) -> Replay:
-    """Every stage of an answer, walked again."""
-    mazes, horizon_M = rollouts.mazes, horizons(rollouts.mazes, config)
-    sight = Sight.of(mazes, config.policy)
+def _joined(parts: Sequence[Attempts]) -> Attempts:
+    """One stage of several leases."""
+    arrays = zip(*((part.length, part.move, part.log_prob) for part in parts), strict=True)
+    return Attempts(*map(np.concatenate, arrays))
+
+
+def _replay(mazes: Mazes, stages: Sequence[Attempts], each: Sequence[int], config: Config) -> Replay:
+    """The attempts of one lease or several, walked again. No two leases share the number of an observation."""
+    horizon_M, sight = horizons(mazes, config), _apart(Sight.of(mazes, config.policy), config.run.mazes_per_lease)
     met = Observations(sight, by_maze=config.inner.adapts == "all")
     walks: list[Walk] = []
     knowns = [Known.nothing(mazes.cells)]
-    for attempts, stage in zip(each, rollouts.stages, strict=True):
+    for attempts, stage in zip(each, stages, strict=True):
         again = walk(sight, met, knowns[-1], attempts, horizon_M, _Record(stage).choose)
         if (again.length_W != stage.length).any():
             raise AdmissionError("steps")
@@ -70,8 +108,60 @@ def _replay(rollouts: Rollouts, each: list[int], config: Config) -> Replay:
     open_UA = open_moves(feature_UF, config.policy)
     if not all(open_UA[again.row_N, again.move_N].all() for again in walks):
         raise AdmissionError("steps")
-    behaviours = tuple(stage.log_prob for stage in rollouts.stages)
+    behaviours = tuple(stage.log_prob for stage in stages)
     return Replay(mazes, feature_UF, met.mazes(), tuple(walks), tuple(knowns), behaviours)
+
+
+def _apart(sight: Sight, mazes: int) -> Sight:
+    """The same, in which nothing looks alike in two leases, of so many mazes each."""
+    looks, leases = len(sight.looks_LB), len(sight.mazes) // mazes
+    if leases == 1:
+        return sight
+    return replace(
+        sight,
+        look_C=sight.look_C + looks * (sight.mazes.maze_C // mazes),
+        looks_LB=np.tile(sight.looks_LB, (leases, 1)),
+        compass_LA=np.tile(sight.compass_LA, (leases, 1)),
+    )
+
+
+def _shares(whole: Replay, mazes: int) -> Iterator[Replay]:
+    """What a replay of several leases, of so many mazes each, says of each of them."""
+    if len(whole.mazes) == mazes:
+        yield whole
+        return
+    ends = [np.cumsum(np.append(0, done.length_W)) for done in whole.walks]  # where each attempt begins and ends
+    for first in range(0, len(whole.mazes), mazes):
+        rows = slice(first, first + mazes)
+        cells = whole.mazes.cells_of(rows)
+        assert isinstance(cells, slice)
+        walkers = [slice(*(at * (len(end_W) // len(whole.mazes)) for at in (first, first + mazes))) for end_W in ends]
+        steps = [slice(end_W[some.start], end_W[some.stop]) for end_W, some in zip(ends, walkers, strict=True)]
+        met_U = np.zeros(len(whole.feature_UF), np.bool_)
+        for done, some in zip(whole.walks, steps, strict=True):
+            met_U[done.row_N[some]] = True
+        number_U = (np.cumsum(met_U) - 1).astype(np.int32)  # as if the others had not been there
+        walks = (
+            Walk(
+                done.length_W[attempts],
+                done.end_W[attempts] - cells.start,
+                done.move_N[some],
+                done.at_N[some] - cells.start,
+                number_U[done.row_N[some]],
+                done.known_N[some],
+                done.hope_N[some],
+                done.gain_N[some],
+            )
+            for done, attempts, some in zip(whole.walks, walkers, steps, strict=True)
+        )
+        yield Replay(
+            mazes=whole.mazes[rows],
+            feature_UF=whole.feature_UF[met_U],
+            maze_U=None if whole.maze_U is None else whole.maze_U[met_U] - first,
+            walks=tuple(walks),
+            knowns=tuple(Known(known.visited_C[cells], known.way_C[cells]) for known in whole.knowns),
+            behaviours=tuple(log_prob[some] for log_prob, some in zip(whole.behaviours, steps, strict=True)),
+        )
 
 
 class _Record:

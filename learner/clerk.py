@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from learner.admission import AdmissionError, Replay, admit
+from learner.admission import Replay, admit_all
 from learner.ascent import Floats
 from learner.schedule import Actor, Schedule
 from protocol.config import ClewError, Config
@@ -24,6 +24,9 @@ from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Ping, Rollouts, 
 
 POLL_S = 0.1  # the longest wait for a message
 MESSAGES_PER_STEP = 1_000  # heard before deadlines are looked at again
+# Answers are walked again together up to so many mazes, since more gain nothing, measured; and up to so many cells,
+# since every attempt needs a copy of those of its maze.
+MAZES_AT_ONCE, CELLS_AT_ONCE = 160, 1 << 21
 PING_S = 0.2  # between two pings to those whom the next update waits for, while the wait is short
 LONGEST_PING_S = 5.0  # the same, while it is long: whoever works for minutes must not be buried in pings
 IDLE_PING_S = 1.0  # between two pings to those who hold nothing
@@ -46,6 +49,13 @@ class MetaBatch:
     replays: Sequence[Replay]  # of each part, walked again
 
 
+def answers_at_once(config: Config) -> int:
+    """Answers that are walked again together."""
+    walkers = max(config.inner.attempts, config.outer.attempts)
+    mazes = min(MAZES_AT_ONCE, CELLS_AT_ONCE // (walkers * config.maze.most_cells))
+    return max(1, mazes // config.run.mazes_per_lease)
+
+
 class Clerk:
     """`start()`; then for every update `next_batch()` and `publish(…)`; at last `close(bye)`."""
 
@@ -66,6 +76,8 @@ class Clerk:
         self._limits = Limits.of(config)
         self._run = run
         self._session = secrets.token_hex(8)
+        self._unchecked: list[tuple[Actor, Rollouts]] = []  # answers that may count, in order
+        self._at_once = answers_at_once(config)  # answers that are checked together
         self._replays: dict[int, Replay] = {}  # of the rollouts that count, by issue
         self._sent_away: deque[Actor] = deque(maxlen=SENT_AWAY)  # asked to start over, and perhaps not back yet
         self._metrics_of: dict[Actor, str] = {}  # where each actor's metrics are, if it serves any
@@ -191,6 +203,9 @@ class Clerk:
             if self._has_news:
                 break
             timeout_s = 0.0
+        if self._unchecked:
+            with self._decoding():
+                self._check()
 
     @contextmanager
     def _decoding(self) -> Iterator[None]:
@@ -209,9 +224,11 @@ class Clerk:
             if error.reason == "contract":
                 self._links.send(actor, ANOTHER_VERSION)
             return
+        if isinstance(message, Rollouts):
+            self._take(actor, message)
+            return
+        self._check()  # what came first counts first
         match message:
-            case Rollouts():
-                self._take(actor, message)
             case Hello():
                 self._meet(actor, message, received.host)
             case Fetch():
@@ -239,15 +256,27 @@ class Clerk:
         return Welcome(self._run, self._session, config, port, self.schedule.version, time.time())
 
     def _take(self, actor: Actor, rollouts: Rollouts) -> None:
-        """Only what a lease asked for is worth a closer look."""
-        reason, replay = self.schedule.refusal(actor, rollouts), None
-        if reason is None:
-            try:
-                replay = admit(rollouts, self._config)
-            except AdmissionError as error:
-                self._dismiss(actor, str(error))
-                self._watch_for_divergence(str(error))
-                return
+        """Only what a lease asked for is worth a closer look, and that together with all others that wait for one."""
+        if self.schedule.refusal(actor, rollouts):
+            self._file(actor, rollouts)
+            return
+        self._unchecked.append((actor, rollouts))
+        if len(self._unchecked) >= min(self._at_once, self.schedule.missing or self._at_once):
+            self._check()
+
+    def _check(self) -> None:
+        """Takes a closer look at what came."""
+        unchecked, self._unchecked = self._unchecked, []
+        verdicts = admit_all([rollouts for _, rollouts in unchecked], self._config)
+        for (actor, rollouts), verdict in zip(unchecked, verdicts, strict=True):
+            if isinstance(verdict, Replay):
+                self._file(actor, rollouts, verdict)
+            else:
+                self._dismiss(actor, str(verdict))
+                self._watch_for_divergence(str(verdict))
+
+    def _file(self, actor: Actor, rollouts: Rollouts, replay: Replay | None = None) -> None:
+        """With the schedule. `replay`: of its attempts, where they can count and are the first to their lease."""
         reason = self.schedule.answer(actor, rollouts, time.monotonic())
         if reason == "stranger":
             self._dismiss(actor, reason)

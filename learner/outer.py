@@ -45,13 +45,13 @@ class Stage:
     """The attempts of one stage, on the learner's device."""
 
     made: Made
-    known_N: Tensor  # [N] these three as in walk.Here
+    known_N: Tensor  # [N] these three as in walk.Dream
     hope_N: Tensor
     gain_N: Tensor
     behaviour_N: Tensor  # [N] log pi of the moves under the policy that made them: theta's of `lag` updates ago
     left_N: Tensor  # [N] L - t: steps to the end of the attempt, this one included
     togo_N: Tensor  # [N] discounted return to go
-    known_NF: Tensor  # [N, F] what the baseline knows
+    base_FN: Tensor  # [F, N] what the baseline knows
     length_W: Tensor  # [W] steps taken
     found_W: Tensor  # [W] 1 where an exit was reached, else 0
     return_W: Tensor  # [W] discounted return
@@ -102,7 +102,7 @@ Numbers = dict[str, npt.NDArray[Any]]
 
 
 def _numbers(replay: Replay, first: tuple[int, ...], config: Config) -> list[Numbers]:
-    """What every stage of a lease says, by field of Made and Stage; its mazes, cells and observations begin at `first`."""
+    """What every stage of a lease says, by field of Made and Stage. `first`: its first maze, cell and observation."""
     first_maze, first_cell, first_row = first
     mazes, inner = replay.mazes, config.inner
     horizon_M, distance_C = horizons(mazes, config), to_exit(mazes)
@@ -124,7 +124,7 @@ def _numbers(replay: Replay, first: tuple[int, ...], config: Config) -> list[Num
             "behaviour_N": behaviour_N,
             "left_N": steps.left_N.astype(np.int64),
             "togo_N": togo_N,
-            "known_NF": baseline_features(steps, distance_C, known.way_C, config),
+            "base_FN": baseline_features(steps, distance_C, known.way_C, config),
             "length_W": walk.length_W.astype(np.int64),
             "found_W": steps.found_W.astype(np.float32),
             "return_W": steps.returns(config.run.discount),
@@ -140,12 +140,12 @@ def _stage(parts: Sequence[Numbers], config: Config, real: Tensor) -> Stage:
     """One stage of all leases."""
     joined = {}
     for name in parts[0]:
-        whole = torch.from_numpy(np.concatenate([part[name] for part in parts], axis=int(name == "known_GN")))
+        whole = torch.from_numpy(np.concatenate([part[name] for part in parts], axis=-1))
         joined[name] = whole.to(real.device, real.dtype if whole.is_floating_point() else None)
     fields = ("at_N", "row_N", "move_N", "attempt_N", "time_N")
     known_GN = joined.pop("known_GN", real)
     attempts = config.inner.attempts if known_GN is not real else config.outer.attempts
-    made = Made(attempts, *(joined.pop(name) for name in fields), known_GN=known_GN)
+    made = Made(attempts, **{name: joined.pop(name) for name in fields}, known_GN=known_GN)
     return Stage(made, **joined)
 
 
@@ -306,17 +306,18 @@ def fitted_value(stage: Stage, fit_FG: Tensor) -> Tensor:
     """
     ridge = 1e-3 * torch.eye(FEATURES, dtype=torch.float64, device=fit_FG.device)
     weight_F = torch.linalg.solve(fit_FG[:, :-1] + ridge, fit_FG[:, -1])
-    return stage.known_NF @ weight_F.to(stage.known_NF.dtype)
+    value_N: Tensor = weight_F.to(stage.base_FN.dtype) @ stage.base_FN
+    return value_N
 
 
 def normal_equations(stage: Stage) -> Tensor:
     """[F, G] float64, what the fit of `fitted_value` solves, its right-hand side in the last column."""
-    known_NF = stage.known_NF.double()  # in single precision, shares of a batch would not add up to its fit
-    return torch.column_stack((known_NF.T @ known_NF, known_NF.T @ stage.togo_N.double()))
+    base_FN = stage.base_FN.double()  # in single precision, shares of a batch would not add up to its fit
+    return torch.column_stack((base_FN @ base_FN.T, base_FN @ stage.togo_N.double()))
 
 
 def baseline_features(steps: Steps, distance_C: npt.NDArray[Any], way_C: npt.NDArray[Any], config: Config) -> Floats:
-    """[N, F] what the baseline knows of each step: time, the true way to the exit, and the way that the robot knows."""
+    """[F, N] what the baseline knows of each step: time, the true way to the exit, and the way that the robot knows."""
     at_N, gamma = steps.walk.at_N, config.run.discount
     far_C, near_C = (np.power(each, distance_C, dtype=np.float32) for each in (gamma, gamma**10))
     way_C = np.where(way_C == UNREACHABLE, 0, np.power(gamma, np.minimum(way_C, 10_000), dtype=np.float32))
@@ -324,6 +325,6 @@ def baseline_features(steps: Steps, distance_C: npt.NDArray[Any], way_C: npt.NDA
     horizon_N = steps.horizon_W[steps.attempt_N].astype(np.float32)
     time_N = steps.time_N / horizon_N
     in_reach_N = distance_C[at_N] < horizon_N - steps.time_N
-    columns = (np.ones_like(time_N), time_N, time_N**2, far_N, near_N, far_N * time_N, in_reach_N)
+    rows = (np.ones_like(time_N), time_N, time_N**2, far_N, near_N, far_N * time_N, in_reach_N)
     known = (way_N, way_N > 0, way_N * far_N)
-    return np.stack([column.astype(np.float32) for column in (*columns, *known)], axis=1)
+    return np.stack([row.astype(np.float32) for row in (*rows, *known)])

@@ -26,7 +26,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from learner.admission import Replay, admit
+from learner.admission import Replay, admit_all
 from learner.outer import Batch, Gradient, Totals, meta_gradient
 from protocol.config import ClewError, Config
 from protocol.wire.frames import Limits, decode, encode
@@ -157,7 +157,8 @@ def follow(seat: Seat, device: torch.device) -> None:
             case [Welcome() as welcome]:
                 config = Config.model_validate_json(welcome.config)
             case [Theta() as theta, *parts] if config:
-                replays = [admit(part, config) for part in parts if isinstance(part, Rollouts)]
+                again = admit_all([part for part in parts if isinstance(part, Rollouts)], config)
+                replays = [replay for replay in again if isinstance(replay, Replay)]  # rank 0 sends no others
                 added_up(torch.from_numpy(theta.vector.copy()).to(device), replays, config, device)
             case [Ping()]:
                 pass

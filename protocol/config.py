@@ -53,8 +53,16 @@ def _sides(value: object) -> object:
 class MazeConfig(Section):
     """Which mazes are drawn. A lease draws one of the families and one of the sides, each as likely as the others."""
 
-    family: Annotated[Family | tuple[Family, ...], BeforeValidator(_families)] = "perfect"  # one, or a list
-    side: Annotated[Side | tuple[Side, ...], BeforeValidator(_sides)] = 9  # n: cells along one edge; one, or a list
+    family: Annotated[Family | tuple[Family, ...], BeforeValidator(_families)] = (
+        "perfect",
+        "braided",
+        "blocks",
+        "rooms",
+    )  # one, or a list
+    side: Annotated[Side | tuple[Side, ...], BeforeValidator(_sides)] = (
+        9,
+        13,
+    )  # n: cells along one edge; one, or a list
     # The start is (0, 0). corner: the exit is (n-1, n-1); center: the middle cells are exits, up to four of them (nine
     # in family 'blocks'); random: as many as `exits` says.
     exit: Literal["corner", "random", "center"] = "random"
@@ -119,7 +127,8 @@ class PolicyConfig(Section):
     def _dreams_of_something(self) -> PolicyConfig:
         if self.dreams and self.memory == "none":
             raise ValueError(
-                "a robot without memory has nothing to dream of; set policy.dreams to false, or policy.memory to attempts"
+                "a robot without memory has nothing to dream of; set policy.dreams to false, or policy.memory to "
+                "attempts"
             )
         return self
 
@@ -130,7 +139,7 @@ class InnerConfig(Section):
     rule: Literal["sgd", "meta-sgd", "learned"] = "learned"
     adapts: Literal["cells", "all"] = "cells"  # the fast weights of the cells alone, or every parameter of the policy
     estimator: Literal["first-order", "maml", "lvc", "dice"] = "lvc"
-    steps: Annotated[int, Field(ge=1, le=100)] = 1  # K inner steps
+    steps: Annotated[int, Field(ge=1, le=100)] = 9  # K inner steps
     attempts: Annotated[int, Field(ge=1, le=1000)] = 1  # E attempts (episodes) before each inner step
     # credit, what a step is reinforced by, before what is learned of it. policy-gradient: the attempt's return less
     # that of the others in its maze, which is unbiased. cell-advantage: the return to go less its mean over all visits
@@ -139,7 +148,7 @@ class InnerConfig(Section):
     discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9  # gamma of that return to go
     cell_step_size: Annotated[float, Field(ge=0.0)] = 5.0  # alpha of the fast weights; where rules that learn it start
     step_size: Annotated[float, Field(ge=0.0)] = 0.02  # the same of the network's parameters, if all are adapted
-    credit_hidden: Annotated[int, Field(ge=1, le=256)] = 16  # hidden units of the credit network
+    credit_hidden: Annotated[int, Field(ge=1, le=256)] = 8  # hidden units of the credit network
 
 
 class OuterConfig(Section):
@@ -147,12 +156,12 @@ class OuterConfig(Section):
 
     objective: Literal["policy-gradient", "clipped"] = "clipped"
     clip: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2  # epsilon: how far the ratio may leave 1
-    attempts: Annotated[int, Field(ge=1, le=1000)] = 2  # attempts after the last inner step
+    attempts: Annotated[int, Field(ge=1, le=1000)] = 1  # attempts after the last inner step
     first_weight: Share = 1.0  # weight of the attempts before each inner step; those after the last weigh 1
     entropy: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the policy's entropy, nats
     gae_lambda: Share = 0.9  # lambda: how far credit reaches back, 1 to the start of the attempt
     exploration: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the E-MAML term; at 1 exact with estimator maml
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01  # of Adam; falls linearly to 0
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.005  # of Adam; falls linearly to 0
     max_gradient_norm: Annotated[float, Field(gt=0.0)] = 0.2  # a longer meta-gradient is scaled down to it
 
 
@@ -160,8 +169,8 @@ class RunConfig(Section):
     """How much is done, in what portions, by whom."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    updates: Positive = 3000
-    mazes: Annotated[int, Field(ge=1, le=10_000)] = 120  # M mazes in a meta-batch
+    updates: Positive = 900
+    mazes: Annotated[int, Field(ge=1, le=10_000)] = 60  # M mazes in a meta-batch
     mazes_per_lease: Positive = 30  # mazes an actor takes at a time
     # Steps after which an attempt has failed, per cell of the maze, walls included: no maze's shortest way is as long.
     horizon_per_cell: Annotated[float, Field(ge=1.0, le=100.0)] = 3.0

@@ -22,7 +22,7 @@ from protocol.learning.policy import Phi, Scene, log_prob, scores
 from protocol.wire.messages import Attempts, Rollouts
 from protocol.world.maze import Floats, Ints, Mazes
 from protocol.world.senses import Bytes, Observations, Sight
-from protocol.world.walk import Choose, Here, Known, Walk, learned, walk
+from protocol.world.walk import Choose, Dream, Here, Known, Walk, learned, walk
 from tests import stepwise
 from tests.robot import Drawing, Past
 
@@ -30,12 +30,13 @@ CPU = torch.device("cpu")
 
 
 def make_config(mazes: int, **sections: dict[str, Any]) -> Config:
-    """For so many mazes of any size, which the tests draw themselves."""
+    """For so many mazes of any size, which the tests draw themselves; whatever people train by default."""
     base: dict[str, dict[str, Any]] = {
         "maze": {"family": "file", "path": "drawn in the test"},
         "policy": {"hidden": 5},
-        "inner": {"credit_hidden": 4},
-        "run": {"mazes": mazes, "mazes_per_lease": mazes, "horizon_per_cell": 1.0},
+        "inner": {"steps": 1, "attempts": 1, "credit_hidden": 4, "cell_step_size": 5.0, "step_size": 0.02},
+        "outer": {"attempts": 2, "gae_lambda": 0.9, "first_weight": 1.0, "exploration": 0.0, "entropy": 0.0},
+        "run": {"mazes": mazes, "mazes_per_lease": mazes, "horizon_per_cell": 1.0, "discount": 0.99},
     }
     return Config.model_validate(with_more(base, sections))
 
@@ -77,11 +78,11 @@ def trials_of(replay: Replay, batch: Batch, config: Config) -> list[stepwise.Tri
     facts: list[list[list[list[list[float]]]]] = [[] for _ in drawings]
     values: list[list[list[list[float]]]] = [[] for _ in drawings]
     fits = Totals.of(batch, config).fit_KFG
-    for k, (walk, stage) in enumerate(zip(replay.walks, batch.stages, strict=True)):
-        told = list(stepwise.attempts_at(drawings, walk, replay.behaviours[k], pasts, horizon_M, config))
-        pasts, lengths = [past for _, past in told], walk.length_W.tolist()
-        value_W = fitted_value(stage, fits[k]).split(lengths)
-        fact_W = stage.made.known_GN.T.split(lengths) if k < config.inner.steps else []
+    for k, (done, stage) in enumerate(zip(replay.walks, batch.stages, strict=True)):
+        told = list(stepwise.attempts_at(drawings, done, replay.behaviours[k], pasts, horizon_M, config))
+        pasts, lengths = [past for _, past in told], done.length_W.tolist()
+        value_W = torch.split(fitted_value(stage, fits[k]), lengths)
+        fact_W = torch.split(stage.made.known_GN.T, lengths) if k < config.inner.steps else []
         for maze, (attempts, _) in enumerate(told):
             own = slice(maze * len(attempts), (maze + 1) * len(attempts))
             stages[maze].append(attempts)
@@ -107,10 +108,11 @@ class Walked:
     config: Config
 
     @staticmethod
-    def by(chooses: Sequence[Choose], mazes: Mazes, config: Config) -> Walked:
+    def by(chooses: Sequence[Choose], mazes: Mazes, config: Config, horizon_M: Ints | None = None) -> Walked:
         """K + 1 stages: with the attempts that the config asks for before each inner step, and after the last."""
         sight = Sight.of(mazes, config.policy)
-        met, horizon_M = Observations(sight, config.inner.adapts == "all"), horizons(mazes, config)
+        met = Observations(sight, config.inner.adapts == "all")
+        horizon_M = horizons(mazes, config) if horizon_M is None else horizon_M
         walks, knowns = [], [Known.nothing(mazes.cells)]
         for k, choose in enumerate(chooses):
             each = config.inner.attempts if k < config.inner.steps else config.outer.attempts
@@ -120,7 +122,7 @@ class Walked:
 
     def moves(self) -> list[list[list[int]]]:
         """[k][w][t]"""
-        return [[part.tolist() for part in np.split(done.move_N, np.cumsum(done.length_W)[:-1])] for done in self.walks]
+        return [moves_of(done) for done in self.walks]
 
     def policies(self, theta_P: Array) -> list[tuple[Phi, Array]]:
         """[k] phi_k, and [A, N] log pi of every move at its steps: of numpy arrays or of tensors, as theta is."""
@@ -137,8 +139,8 @@ class Walked:
             if k < last:
                 steps = Steps.of(done, self.mazes, self.horizon_M)
                 known_GN = like(hindsight(steps, self.knowns[k + 1].way_C, last - k - 1, self.config), theta_P)
-                when = (_index(array, theta_P) for array in (steps.attempt_N, steps.time_N))
-                made = Made(steps.attempts, at_N, row_N, move_N, *when, known_GN=known_GN)
+                attempt_N, time_N = _index(steps.attempt_N, theta_P), _index(steps.time_N, theta_P)
+                made = Made(steps.attempts, at_N, row_N, move_N, attempt_N, time_N, known_GN)
                 phi = adapt(phi, theta, told[-1][1], made, scene, last - k - 1, self.config)
         return told
 
@@ -146,6 +148,11 @@ class Walked:
 def _index(array: npt.NDArray[Any], real: Array) -> Array:
     """As arrays or tensors of indices have it, whichever `real` is."""
     return torch.from_numpy(array.astype(np.int64)) if is_torch(real) else array.astype(np.intp)
+
+
+def moves_of(done: Walk) -> list[list[int]]:
+    """[w][t]"""
+    return [part.tolist() for part in np.split(done.move_N, np.cumsum(done.length_W)[:-1])]
 
 
 def members(moves: int) -> frozenset[int]:
@@ -161,7 +168,8 @@ class Wanderer:
     def choose(self, here: Here) -> Bytes:
         moves = []
         nothing = np.zeros(len(here.at_W), np.uint8)
-        for hope, known in zip(*(nothing if ways is None else ways for ways in (here.hope_W, here.known_W)), strict=True):
+        dream = here.dream or Dream(nothing, nothing, nothing)
+        for hope, known in zip(dream.hope_W, dream.known_W, strict=True):
             wish = self.rng.random()
             ways = members(hope) if wish < 0.5 else members(known) if wish < 0.7 else frozenset()
             moves.append(int(self.rng.choice(sorted(ways or range(4)))))

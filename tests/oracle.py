@@ -1,10 +1,11 @@
 """The exact mathematics of one small maze: slow, obvious, float64, and without protocol's arrays.
 
-Without memory a maze is a finite MDP over (cell, last move). What is learned from is J(phi) = E[R], R = gamma^(L-1) where
-an exit was found within the horizon, else 0; phi is the network and the fast weights of every cell. The meta-gradient is
-d J(phi_K) / d phi_0 with phi_{k+1} = phi_k + alpha * grad J(phi_k), so a product of Jacobians I + alpha * H times
-grad J(phi_K). With enough attempts every estimator finds the same phi_k; what it takes for H differs. Write
-l = sum_t log pi(a_t | s_t) for the log-likelihood of an attempt and b for the baseline of its credit R - b:
+Without memory a maze is a finite MDP over (cell, last move). What is learned from is J(phi) = E[R], R = gamma^(L-1)
+where an exit was found within the horizon, else 0; phi is the network and the fast weights of every cell. The
+meta-gradient is d J(phi_K) / d phi_0 with phi_{k+1} = phi_k + alpha * grad J(phi_k), so a product of Jacobians
+I + alpha * H times grad J(phi_K). With enough attempts every estimator finds the same phi_k; what it takes for H
+differs. Write l = sum_t log pi(a_t | s_t) for the log-likelihood of an attempt and b for the baseline of its credit
+R - b:
 
     dice         H = E[(R - b) (d2l + dl dl')]       the Hessian of J itself: E[d2l + dl dl'] = 0, so b is of no account
     lvc          H = E[(R - b) sum_t d2pi_t / pi_t]  lacks dl_t dl_u' for t != u; sum_a d2pi = 0: b is of no account
@@ -15,7 +16,8 @@ l = sum_t log pi(a_t | s_t) for the log-likelihood of an attempt and b for the b
 The baseline of an attempt comes from the others, so these expectations hold at any number of attempts; the product
 with grad J(phi_K) does not, since phi_K depends on the same attempts: there the limit is of many attempts.
 
-With memory and dreams there are as many states as ways to walk. In the tiniest mazes they can all be walked: see `every_chance`.
+With memory and dreams there are as many states as ways to walk. In the tiniest mazes they can all be walked: see
+`every_chance`.
 """
 
 # S states, A moves, F features, C cells, P parameters, T horizon, K inner steps; "..." any batch of parameters
@@ -40,7 +42,7 @@ State = tuple[Cell, int]  # where it is, and the last move that got it somewhere
 
 
 class ExactMaze:
-    """One maze under the policies of a robot without memory; parameters are flat vectors [..., P]: the network's, Delta."""
+    """One maze under the policies of a robot without memory; parameters, network and Delta, are flat: [..., P]."""
 
     def __init__(self, text: str, config: Config) -> None:
         assert config.policy.memory == "none"

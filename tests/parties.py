@@ -21,9 +21,7 @@ from tests.test_network import HERE, THERE, free_ports
 UPDATES = 60
 RUN = [*TINY, "--updates", str(UPDATES), "--device", "cpu", "--run-dir", "run"]
 P = TypeVar("P", bound=Proxy)
-PACE_S = (
-    0.1  # each way: with an actor that is so far away, a run lasts long enough for something to happen in it
-)
+PACE_S = 0.1  # each way: with an actor that is so far away, a run lasts long enough for something to happen in it
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,13 @@ class Robot:
         by_side += [[self.mark(move) == mark for move in range(4)] for mark in range(6)]
         by_side += [self.drawing.compass(self.cell)] * self.policy.compass
         last, *rest = ([row[(move + facing) % 4] for move in range(4)] for row in by_side)
-        parts = [*around[:middle], *around[middle + 1 :], *last, self.last == NO_MOVE, *(one for row in rest for one in row)]
+        parts = [
+            *around[:middle],
+            *around[middle + 1 :],
+            *last,
+            self.last == NO_MOVE,
+            *(one for row in rest for one in row),
+        ]
         return [float(part) for part in parts]
 
     def may(self, move: int) -> bool:
@@ -225,7 +231,9 @@ class Robot:
 
         def along(steps: dict[Cell, int]) -> frozenset[int]:
             here = steps.get(self.cell, FAR)
-            return frozenset(move for move, there in sides.items() if there is not None and steps.get(there, FAR) == here - 1)
+            return frozenset(
+                move for move, there in sides.items() if there is not None and steps.get(there, FAR) == here - 1
+            )
 
         lost = not self.knows_exit and all(self.mark(move) != NEVER for move in range(4))
         if (self.knows_exit and not along(self.hope)) or (lost and self.news):
@@ -256,10 +264,10 @@ class Robot:
         self.news = False
 
 
-def random_drawing(rng: np.random.Generator, most: int = 7) -> Drawing:
+def random_drawing(rng: np.random.Generator, most: int = 7, least: int = 1) -> Drawing:
     """A maze of any shape, with one exit or more, perhaps with traps, in which some way leads to an exit."""
     while True:
-        rows, columns = (int(size) for size in rng.integers(1, most + 1, 2))
+        rows, columns = (int(size) for size in rng.integers(least, most + 1, 2))
         if rows * columns < 2:
             continue
         walls, traps = float(rng.choice([0.0, 0.2, 0.4])), float(rng.choice([0.0, 0.1]))

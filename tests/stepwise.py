@@ -1,4 +1,4 @@
-"""The plain form of protocol.learning and of learner.outer: one maze, one attempt, one step after another, in float64."""
+"""The plain form of protocol.learning and of learner.outer: one maze, one attempt, one step after another; float64."""
 
 # E attempts, T steps, A moves, F features, H hidden units, P parameters, K inner steps
 
@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -183,7 +183,7 @@ def initial_phi(theta: Theta, drawing: Drawing, attempts_left: int, config: Conf
     return Phi(net, nothing, dreams(theta, attempts_left, config))
 
 
-def step_size(theta: Theta, name: str, config: Config) -> Tensor | float:
+def step_size(theta: Theta, name: str, config: Config) -> Any:
     """alpha"""
     fixed = config.inner.cell_step_size if name == "cells" else config.inner.step_size
     return theta.get(f"step_size.{name}", fixed)
@@ -277,7 +277,8 @@ def adapt(
     nudges = [[torch.zeros(4, dtype=torch.float64, requires_grad=True) for _ in attempt.steps] for attempt in attempts]
     log_pis, held = [], phi
     if estimator == "first-order":
-        held = Phi(*({k: v.detach() for k, v in part.items()} for part in (phi.net, phi.delta)), phi.dream_DG.detach())
+        net = {name: value.detach() for name, value in phi.net.items()}
+        held = Phi(net, {cell: value.detach() for cell, value in phi.delta.items()}, phi.dream_DG.detach())
     for attempt, row in zip(attempts, nudges, strict=True):
         pairs = zip(attempt.steps, row, strict=True)
         log_pis.append([log_pi(held, step, nudge)[step.move] for step, nudge in pairs])
@@ -290,7 +291,7 @@ def adapt(
     steps = [step for attempt in attempts for step in attempt.steps]
     for step, slope_A in zip(steps, slopes, strict=True):
         delta[step.cell] = delta[step.cell] + step_size(theta, "cells", config) * slope_A
-    net = phi.net
+    moved = phi.net
     if config.inner.adapts == "all":
         # The slopes of the logits count as given: what is sought is the gradient through the network alone.
         alias = {name: value.clone() for name, value in held.net.items()}
@@ -298,11 +299,11 @@ def adapt(
             value.requires_grad_()
         said = torch.stack([score(alias, step) @ slope_A for step, slope_A in zip(steps, slopes, strict=True)]).sum()
         risen = torch.autograd.grad(said, list(alias.values()), create_graph=True)
-        net = {
+        moved = {
             name: value + step_size(theta, name, config) * slope
             for (name, value), slope in zip(phi.net.items(), risen, strict=True)
         }
-    return Phi(net, delta, dreams(theta, attempts_left, config))
+    return Phi(moved, delta, dreams(theta, attempts_left, config))
 
 
 # The outer objective
@@ -325,7 +326,8 @@ def advantages(attempt: Attempt, values: list[float], config: Config) -> list[fl
     length = len(attempt)
     rewards = [0.0] * (length - 1) + [float(attempt.found)]
     deltas = [
-        reward + gamma * after - before for reward, before, after in zip(rewards, values, [*values[1:], 0.0], strict=True)
+        reward + gamma * after - before
+        for reward, before, after in zip(rewards, values, [*values[1:], 0.0], strict=True)
     ]
     return [sum(decay ** (u - t) * deltas[u] for u in range(t, length)) for t in range(length)]
 
@@ -351,7 +353,10 @@ def objective(theta_P: Tensor, trials: list[Trial], config: Config) -> Tensor:
                 credits = advantages(attempt, values, config)
                 if k < last:
                     # Each attempt of a stage is credited in full with what all of them made possible.
-                    weight, made_possible = config.outer.first_weight, config.outer.exploration * trial.gain * len(attempts)
+                    weight, made_possible = (
+                        config.outer.first_weight,
+                        config.outer.exploration * trial.gain * len(attempts),
+                    )
                     credits = [weight * value + made_possible for value in credits]
                 for step, value, behaviour in zip(attempt.steps, credits, attempt.log_probs, strict=True):
                     log_pis = log_pi(phi, step)

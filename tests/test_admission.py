@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from actors.actor import work_on
 from actors.rollout import attempt_and_adapt
-from learner.admission import AdmissionError, Replay, admit
+from learner.admission import AdmissionError, Replay, admit, admit_all
 from protocol.config import Config
 from protocol.learning.credit import horizons
 from protocol.learning.inner import initial_theta
@@ -27,9 +28,10 @@ from protocol.world.maze import EXIT, FREE, TRAP, WALL, Mazes
 def config_of(**sections: dict[str, Any]) -> Config:
     """Mazes of 5x5, which an untrained robot leaves now and then."""
     small: dict[str, dict[str, Any]] = {
-        "maze": {"side": 5, "min_distance": 2},
+        "maze": {"family": "perfect", "side": 5, "min_distance": 2},
         "policy": {"hidden": 8},
-        "inner": {"attempts": 2},
+        "inner": {"steps": 1, "attempts": 2},
+        "outer": {"attempts": 2},
         "run": {"mazes": 6, "mazes_per_lease": 3, "horizon_per_cell": 1},
     }
     return Config.model_validate({name: small.get(name, {}) | sections.get(name, {}) for name in {*small, *sections}})
@@ -105,7 +107,7 @@ def assert_equal(one: object, other: object) -> None:
     """Two records of arrays."""
     names = type(one).__dataclass_fields__  # type: ignore[attr-defined]
     for name in names:
-        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name, strict=True)
 
 
 def test_mazes_of_a_file_are_admitted_whatever_their_sizes() -> None:
@@ -120,6 +122,65 @@ def test_mazes_of_a_file_are_admitted_whatever_their_sizes() -> None:
     attempts = Attempts(np.array([3, 3, 4, 4], np.int32), moves, np.zeros(14, np.float32))
     replay = admit(replace(rollouts, stages=(attempts, attempts)), config)
     assert (replay.walks[0].end_W == [3, 3, 8, 8]).all()
+
+
+# Several answers at once
+
+
+LIARS = {
+    "shape": replace(HONEST, stages=HONEST.stages[:1]),
+    "maze": replace(HONEST, mazes=replace(MAZES, start_M=MAZES.start_M - np.int32(1))),
+    "not_finite": replace(
+        HONEST, stages=(HONEST.stages[0], replace(LAST, log_prob=LAST.log_prob * np.float32(np.nan)))
+    ),
+    "steps": replace(HONEST, stages=(HONEST.stages[0], replace(LAST, move=LAST.move + np.uint8(1)))),
+}
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.sampled_from([None, *LIARS]), min_size=1, max_size=9))
+def test_a_liar_among_honest_answers_is_refused_alone(reasons: list[str | None]) -> None:
+    answers = [LIARS[reason] if reason else collected(CONFIG, at) for at, reason in enumerate(reasons)]
+    for answer, reason, verdict in zip(answers, reasons, admit_all(answers, CONFIG), strict=True):
+        if reason:
+            assert str(verdict) == reason
+        else:
+            assert isinstance(verdict, Replay)
+            assert_equal(verdict.mazes, answer.mazes)
+
+
+@pytest.mark.parametrize("inner", [{}, {"adapts": "all", "steps": 2, "attempts": 3}], ids=str)
+@pytest.mark.parametrize("policy", SENSES, ids=str)
+def test_what_a_replay_holds_does_not_depend_on_who_is_walked_again_beside_it(
+    policy: dict[str, Any], inner: dict[str, Any]
+) -> None:
+    """Theta would depend on it, in its last bits."""
+    maze = {"family": ["perfect", "rooms"], "side": [5, 7, 9], "traps": 0.1}
+    config = config_of(policy=policy, inner=inner, maze=maze, run={"horizon_per_cell": 2})
+    answers = [collected(config, chunk) for chunk in range(6)]
+    assert len({len(rollouts.mazes.cell_C) for rollouts in answers}) > 1
+    alone = [admit(rollouts, config) for rollouts in answers]
+    groups = [admit_all(answers[begin:end], config) for begin, end in ((0, 1), (1, 3), (3, 6))]
+    for together in (admit_all(answers, config), admit_all(answers[::-1], config)[::-1], [*chain(*groups)]):
+        for one, other in zip(alone, together, strict=True):
+            assert isinstance(other, Replay)
+            assert_same(one, other)
+
+
+def assert_same(one: Replay, other: Replay) -> None:
+    """Two replays, bit for bit."""
+    pairs: list[tuple[Any, Any]] = [
+        (one.mazes, other.mazes),
+        (one.feature_UF, other.feature_UF),
+        (one.maze_U, other.maze_U),
+    ]
+    for name in ("walks", "knowns", "behaviours"):
+        pairs += zip(getattr(one, name), getattr(other, name), strict=True)
+    for first, second in pairs:
+        if first is None or isinstance(first, np.ndarray):
+            np.testing.assert_array_equal(first, second, strict=first is not None)
+        else:
+            assert_equal(first, second)
 
 
 # Liars

@@ -1,4 +1,4 @@
-"""`clew bench`: what it prints, on a setting small enough for a test."""
+"""`clew bench` and `clew bench --target`: what they print, on settings small enough for a test."""
 
 from __future__ import annotations
 
@@ -6,35 +6,76 @@ import json
 import os
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.table import Table
 
+from deploy import bench_target
 from deploy.bench import WINDOW, WINDOWS, figures
+from deploy.bench_target import EVERY, TARGET
 from protocol.config import Config
 
 ROOT = Path(__file__).parent.parent
 TINY = ("maze.side=5", "maze.min_distance=2", "run.mazes=4", "run.mazes_per_lease=2", "run.horizon_per_cell=1")
 
 
-def test_bench_prints_one_json_object(tmp_path: Path) -> None:
+def bench(*arguments: str, folder: Path) -> dict[str, Any]:
+    """What `clew bench --json` prints, on small mazes."""
     settings = [part for setting in TINY for part in ("--set", setting)]
     result = subprocess.run(
-        [sys.executable, "-m", "deploy.cli", "bench", "--json", "--rule", "meta-sgd", *settings],
-        cwd=tmp_path,
+        [sys.executable, "-m", "deploy.cli", "bench", "--json", *arguments, *settings],
+        cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert (result.returncode, result.stderr) == (0, "")
-    printed = json.loads(result.stdout)
+    printed: dict[str, Any] = json.loads(result.stdout)
+    return printed
+
+
+def test_bench_prints_one_json_object(tmp_path: Path) -> None:
+    printed = bench("--rule", "meta-sgd", folder=tmp_path)
     assert printed["steps_per_s"] > 0
     assert len(printed["windows"]) == WINDOWS
     assert printed["rule"] == "meta-sgd"
     assert {"gradient", "waiting", "publishing"} <= set(printed["learner_share"])
     assert {"sampling", "rollouts", "adaptation"} <= set(printed["actors_share"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_seconds_to_the_target_are_those_of_the_first_theta_that_reaches_it(tmp_path: Path) -> None:
+    printed = bench("--target", "--set", f"run.updates={2 * EVERY}", folder=tmp_path)
+    assert printed["target"] == TARGET
+    updates, seconds, ratios = ([point[key] for point in printed["curve"]] for key in ("update", "seconds", "ratio"))
+    assert updates == [EVERY, 2 * EVERY][: len(updates)]
+    assert seconds == sorted(seconds)
+    assert all(ratio >= 1 for ratio in ratios)
+    assert all(ratio > TARGET for ratio in ratios[:-1])
+    if ratios[-1] <= TARGET:
+        assert (printed["seconds_to_target"], printed["update"]) == (seconds[-1], updates[-1])
+    else:
+        assert (printed["seconds_to_target"], printed["update"], len(updates)) == (None, None, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_reached_is_said() -> None:
+    curve = [{"update": 10, "seconds": 3.25, "ratio": 1.5}]
+    figures = {"seconds_to_target": None, "update": None, "target": 1.02, "mazes": 500, "actors": 2, "curve": curve}
+    assert "not reached" in shown(bench_target.report(figures))
+    assert "3.2" in shown(bench_target.report(figures | {"seconds_to_target": 3.25, "update": 10}))
+
+
+def shown(table: Table) -> str:
+    console = Console(width=100, file=StringIO(), force_terminal=False)
+    console.print(table)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
 
 
 def test_the_median_window_counts() -> None:

@@ -15,9 +15,7 @@ from tests.test_cli import CLEW, ENVIRONMENT
 @pytest.mark.timeout(330)
 def test_it_prints_one_json_object_and_leaves_nothing_behind(tmp_path: Path) -> None:
     command = [*CLEW, "bench", "--links", "--actors", "20", "--json"]
-    result = subprocess.run(
-        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
-    )
+    result = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert (result.returncode, result.stderr) == (0, "")
     figures = json.loads(result.stdout)
     assert figures["actors"] == 20

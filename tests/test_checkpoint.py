@@ -25,16 +25,14 @@ from learner.checkpoint import Checkpoint, beginning, load, save
 from protocol.config import ClewError, Config
 from tests.test_processes import DEADLINE_S, processes
 
-CONFIG = Config()
+CONFIG = Config.model_validate({"maze": {"side": 9}})
 
 
 def checkpoint(update: int, size: int = 50) -> Checkpoint:
     def floats(seed: int) -> np.typing.NDArray[np.float32]:
         return np.random.default_rng([update, seed]).normal(size=size).astype(np.float32)
 
-    return Checkpoint(
-        update, "run", CONFIG, {update - 1: floats(0), update: floats(1)}, floats(2), floats(3), update
-    )
+    return Checkpoint(update, "run", CONFIG, {update - 1: floats(0), update: floats(1)}, floats(2), floats(3), update)
 
 
 def files(run_dir: Path) -> list[str]:
@@ -207,9 +205,7 @@ def room_for(file_bytes: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("size", [50, 5_000])  # the JSON is the larger file; the arrays are
-def test_a_save_without_room_leaves_the_former_checkpoints_and_nothing_else(
-    tmp_path: Path, size: int
-) -> None:
+def test_a_save_without_room_leaves_the_former_checkpoints_and_nothing_else(tmp_path: Path, size: int) -> None:
     for update in (1, 2):
         save(tmp_path, checkpoint(update, size=size))
     largest = max(path.stat().st_size for path in (tmp_path / "checkpoints").iterdir())

@@ -32,8 +32,9 @@ ROOT = Path(__file__).parent.parent
 CLEW = [sys.executable, "-m", "deploy.cli"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 TINY = [
-    *("--set", "maze.side=5", "--set", "maze.min_distance=2", "--set", "run.horizon_per_cell=1"),
-    *("--set", "run.mazes=4", "--set", "run.mazes_per_lease=2"),
+    *("--set", "maze.family=perfect", "--set", "maze.side=5", "--set", "maze.min_distance=2"),
+    *("--set", "inner.steps=1", "--set", "outer.attempts=2"),
+    *("--set", "run.horizon_per_cell=1", "--set", "run.mazes=4", "--set", "run.mazes_per_lease=2"),
 ]
 ENDLESS = [*TINY, "--updates", "1000000"]
 DEADLINE_S = 30.0
@@ -215,7 +216,10 @@ def test_a_run_of_the_first_design_is_refused_in_one_line_and_stays_as_it_is(
     """Its checkpoint, as the first design wrote it: whole, by both of its checksums."""
     arrays = save_arrays({name: np.zeros(3, np.float32) for name in ("theta.2", "adam.mean", "adam.square")})
     about = {
-        "update": 2, "run": "old", "versions": [2], "steps": 2,
+        "update": 2,
+        "run": "old",
+        "versions": [2],
+        "steps": 2,
         "arrays_sha256": hashlib.sha256(arrays).hexdigest(),
         "config": {"maze": {"side": 9}, "inner": {"step_size": 0.02}, "run": {"horizon": 100, "updates": 2}},
     }

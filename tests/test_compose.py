@@ -201,17 +201,13 @@ def test_a_setting_misspelt_in_env_is_said_in_one_line(composed: Composed, check
     result = run(*command, env=clean, folder=checkout)
     assert result.returncode == 2
     said = [line for line in (result.stdout + result.stderr).splitlines() if "clew:" in line]
-    assert said == [
-        "clew: unknown setting in the environment: CLEW_MAZE__SIED; did you mean CLEW_MAZE__SIDE?"
-    ]
+    assert said == ["clew: unknown setting in the environment: CLEW_MAZE__SIED; did you mean CLEW_MAZE__SIDE?"]
 
 
 # Others
 
 
-def test_an_actor_with_an_unknown_key_gets_nowhere(
-    composed: Composed, images: Images, tmp_path: Path
-) -> None:
+def test_an_actor_with_an_unknown_key_gets_nowhere(composed: Composed, images: Images, tmp_path: Path) -> None:
     """It knows the learner's key, and sits in the learner's own network."""
     stranger = handed_out(composed, "actor", tmp_path)
     docker_keys = ("run", "--rm", "--tmpfs", "/new:mode=777", "--entrypoint", "sh", images.actor)

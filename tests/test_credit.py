@@ -39,7 +39,7 @@ def config_of(mazes: int = 3, kind: str = "cell-advantage", attempts: int = 2, *
 
 
 def both(config: Config, seed: int) -> tuple[Walked, list[Steps], list[list[tuple[list[Attempt], Past, Drawing]]]]:
-    """Two stages of attempts at random mazes of mixed sizes: as arrays, and [k][m] as lists with what was known then."""
+    """Two stages of attempts at random mazes of mixed sizes: as arrays, and [k][m] as lists with what is known then."""
     rng = np.random.default_rng(seed)
     drawings = [random_drawing(rng, most=5) for _ in range(config.run.mazes)]
     walked = Walked.by([Wanderer(seed).choose, Wanderer(seed + 1).choose], mazes_of(drawings), config)

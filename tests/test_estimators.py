@@ -100,8 +100,8 @@ class Copies:
         steps = Steps.of(done, self.mazes, horizon_M)
         known_GN = hindsight(steps, learned(self.sight, known, done).way_C, 0, self.config)
         index = (done.at_N, done.row_N, done.move_N, steps.attempt_N, steps.time_N)
-        told = (torch.from_numpy(array.astype(np.int64)) for array in index)
-        made = Made(self.attempts, *told, known_GN=torch.from_numpy(known_GN).double())
+        at_N, row_N, move_N, attempt_N, time_N = (torch.from_numpy(array.astype(np.int64)) for array in index)
+        made = Made(self.attempts, at_N, row_N, move_N, attempt_N, time_N, torch.from_numpy(known_GN).double())
         real = torch.zeros((), dtype=torch.float64)
         return made, Scene.of(met.features(), self.config, real, met.mazes(), self.copies)
 
@@ -263,9 +263,7 @@ def test_the_derivative_of_one_step_has_its_expectation_at_any_number_of_attempt
         slope_P = slope(exact.surrogate(phi_P, estimator, baseline), phi_P, graph=True)
         return slope(slope_P @ (exact.step_size_P * along_P), phi_P)
 
-    found = sampled(
-        TWO_WAYS, phi_P, configs, copies=2_000, attempts=attempts, worth=lambda _, phi_MP: phi_MP @ along_P
-    )
+    found = sampled(TWO_WAYS, phi_P, configs, copies=2_000, attempts=attempts, worth=lambda _, phi_MP: phi_MP @ along_P)
     for estimator, each_MP in zip(named, found, strict=True):
         mean_P = (each_MP - along_P).mean(0)
         own, other = (expected(estimator, baseline) for baseline in ((0.0, None) if attempts == 1 else (None, 0.0)))

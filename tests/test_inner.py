@@ -125,7 +125,8 @@ def test_to_first_order_nothing_leads_through_the_step() -> None:
         (through_M,) = torch.autograd.grad(value.sum(), before.net[name], retain_graph=True)
         assert torch.equal(through_M, torch.ones_like(value))
         rest = [each for other, each in before.net.items() if other != name]
-        assert torch.autograd.grad(value.sum(), rest, retain_graph=True, allow_unused=True) == (None, None)
+        slopes = torch.autograd.grad(value.sum(), rest, retain_graph=True, allow_unused=True)
+        assert all(slope is None for slope in slopes)
 
 
 @pytest.mark.parametrize("rule", ["meta-sgd", "learned"])

@@ -86,9 +86,7 @@ def test_what_a_full_disk_refuses_is_written_whole_and_in_order_once_there_is_ro
     assert updates(tmp_path) == [1, 2, 3, 4, 5]
 
 
-def test_no_checkpoint_is_made_of_updates_whose_records_are_not_on_the_disk(
-    tmp_path: Path, journal: Journal
-) -> None:
+def test_no_checkpoint_is_made_of_updates_whose_records_are_not_on_the_disk(tmp_path: Path, journal: Journal) -> None:
     with room_for(5):
         journal.append({"update": 1})
         with pytest.raises(OSError, match="File too large"):
@@ -151,9 +149,7 @@ def test_training_goes_on_while_the_disk_is_full_and_nothing_is_missing_in_the_e
         house = replace(lodging, run_dir=small_disk / "run")
         records, out = processes.Pipe(duplex=False)
         said = tmp_path / "stderr"
-        process = processes.Process(
-            target=learn_and_say, args=(said, CONFIG, house.run_dir, house.address, out)
-        )
+        process = processes.Process(target=learn_and_say, args=(said, CONFIG, house.run_dir, house.address, out))
         process.start()
         house.lodgers.append(process)
         learner, actor = Learner(process, records), house.actor()

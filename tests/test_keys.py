@@ -242,9 +242,7 @@ def test_a_secret_is_at_no_moment_open_to_others_nor_allowed_half_made(tmp_path:
     assert not any(halves)
 
 
-def test_what_fails_half_way_leaves_nothing_and_allows_nobody(
-    made: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_fails_half_way_leaves_nothing_and_allows_nobody(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = tree(made)
     monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(ClewError, match=r"cannot keep keys in .*: No space left on device"):
@@ -305,9 +303,7 @@ def test_refreshing_tells_whose_key_is_gone_or_another(tmp_path: Path) -> None:
     assert allowed.refresh() == set()
 
 
-def test_a_damaged_key_is_not_allowed_and_logged_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_key_is_not_allowed_and_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ann, bob = allow(tmp_path, "ann"), allow(tmp_path, "bob")
     allowed = Allowlist(tmp_path)
     for damage in REFUSALS:
@@ -326,9 +322,7 @@ def test_a_damaged_key_is_not_allowed_and_logged_once(
     assert re.fullmatch(r".*ann\.key lets nobody in: .*", record.getMessage())
 
 
-def test_what_is_no_key_file_never_blocks_nor_lets_anybody_in(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_no_key_file_never_blocks_nor_lets_anybody_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ann = allow(tmp_path, "ann")
     os.mkfifo(tmp_path / "pipe.key")
     (tmp_path / "folder.key").mkdir()
@@ -345,9 +339,7 @@ def test_what_is_no_key_file_never_blocks_nor_lets_anybody_in(
     assert not any("\n" in message for message in caplog.messages)
 
 
-def test_a_folder_that_cannot_be_read_changes_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_folder_that_cannot_be_read_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "allowed"
     folder.mkdir()
     ann = allow(folder, "ann")
@@ -369,9 +361,7 @@ def lines() -> st.SearchStrategy[bytes]:
     ends = st.binary(max_size=60) | st.binary(min_size=40, max_size=40)
     z85s = st.lists(st.sampled_from(z85.Z85CHARS), min_size=39, max_size=41).map(bytes)
     values = ends | z85s.map(lambda text: b' = "' + text + b'"')
-    return st.builds(
-        bytes.__add__, st.sampled_from([b"public-key", b"    secret-key", b"curve", b"#"]), values
-    )
+    return st.builds(bytes.__add__, st.sampled_from([b"public-key", b"    secret-key", b"curve", b"#"]), values)
 
 
 @given(st.binary() | st.lists(lines(), max_size=4).map(b"\n".join))
@@ -409,9 +399,7 @@ def is_key(text: bytes) -> bool:
 
 def test_a_directory_without_keys_is_refused_with_how_to_make_them(tmp_path: Path) -> None:
     for of, role in ((LearnerKeys.of, "learner"), (ActorKeys.of, "actor")):
-        with pytest.raises(
-            ClewError, match=f"no {role} key in .*; make keys with `clew keys new DIR`.*DIR/{role}"
-        ):
+        with pytest.raises(ClewError, match=f"no {role} key in .*; make keys with `clew keys new DIR`.*DIR/{role}"):
             of(tmp_path)
 
 
@@ -460,9 +448,7 @@ def test_an_actor_needs_the_learners_key(damage: bytes | None, made: Path) -> No
     (made / "actor" / "learner.key").unlink()
     if damage is not None:
         (made / "actor" / "learner.key").write_bytes(damage)
-    with pytest.raises(
-        ClewError, match=r"learner\.key, the learner's public key: .*; copy the whole directory"
-    ):
+    with pytest.raises(ClewError, match=r"learner\.key, the learner's public key: .*; copy the whole directory"):
         ActorKeys.of(made / "actor")
 
 

@@ -74,9 +74,7 @@ class Pod:
     def _here(self, text: str) -> str:
         """What a container's words mean on this machine."""
         spec, address = pod(self.workload), f"{HERE}:{self.place.port}"
-        mounts = [
-            mount for each in (*spec["initContainers"], *spec["containers"]) for mount in each["volumeMounts"]
-        ]
+        mounts = [mount for each in (*spec["initContainers"], *spec["containers"]) for mount in each["volumeMounts"]]
         here = {each["mountPath"]: str(self.volume(each["name"])) for each in mounts}
         here |= {
             "0.0.0.0:7777": address,
@@ -155,9 +153,7 @@ def test_probes_restart_no_actor_for_its_learner_and_a_learner_goes_on_on_its_vo
 
     learner = cluster.learner.start(*ENDLESS)
     learner.says("listening on")
-    wait_until(
-        lambda: all(cluster.learner.probe(learner, name) for name in ("startup", "readiness", "liveness"))
-    )
+    wait_until(lambda: all(cluster.learner.probe(learner, name) for name in ("startup", "readiness", "liveness")))
     wait_until(lambda: pod_.probe(actor, "readiness") and learner.metric("clew_learner_update") >= 3)
     learner.process.send_signal(signal.SIGTERM)
     learner.ends()

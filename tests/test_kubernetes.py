@@ -145,18 +145,14 @@ def selects(selector: Manifest, these: dict[str, str]) -> bool:
     """Of the operators, only what is used."""
     exact = selector.get("matchLabels", {}).items() <= these.items()
     several = selector.get("matchExpressions", [])
-    return exact and all(
-        each["operator"] == "In" and these.get(each["key"]) in each["values"] for each in several
-    )
+    return exact and all(each["operator"] == "In" and these.get(each["key"]) in each["values"] for each in several)
 
 
 def test_every_port_is_one_that_clew_serves() -> None:
     assert ports(PODS["learner"]) == {"work": 7777, "theta": 7778, "metrics": 9100}
     assert ports(PODS["actor"]) == {"metrics": 9100}
     for port in one("Service", "learner")["spec"]["ports"]:
-        assert (
-            ports(PODS["learner"])[port["targetPort"]] == port["port"]
-        )  # as the learner says them in Welcome
+        assert ports(PODS["learner"])[port["targetPort"]] == port["port"]  # as the learner says them in Welcome
     for endpoint in one("PodMonitor", "clew")["spec"]["podMetricsEndpoints"]:
         assert endpoint["port"] == "metrics"
     for workload in PODS.values():
@@ -210,11 +206,7 @@ def peer_is(peer: Manifest, other: str, home: str) -> bool:
 
 
 def test_actors_reach_the_learner_prometheus_reads_metrics_and_nobody_else_gets_anywhere() -> None:
-    ways = {
-        way
-        for way in product(PEERS, PEERS, (53, 7777, 7778, 9100))
-        if "clew" in [PEERS[p][0] for p in way[:2]]
-    }
+    ways = {way for way in product(PEERS, PEERS, (53, 7777, 7778, 9100)) if "clew" in [PEERS[p][0] for p in way[:2]]}
     assert {way for way in ways if may(*way)} == {
         ("actor", "learner", 7777),
         ("actor", "learner", 7778),
@@ -238,8 +230,7 @@ def references(workload: Manifest) -> set[str]:
     """Secrets and ConfigMaps that a pod cannot start without."""
     spec = pod(workload)
     volumes = [
-        each.get("secret", {}).get("secretName") or each.get("configMap", {}).get("name")
-        for each in spec["volumes"]
+        each.get("secret", {}).get("secretName") or each.get("configMap", {}).get("name") for each in spec["volumes"]
     ]
     sources = [each["configMapRef"]["name"] for each in spec["containers"][0].get("envFrom", [])]
     return {name for name in (*volumes, *sources) if name}
@@ -285,9 +276,7 @@ def test_the_settings_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_alerts_become_a_rule_of_the_operator() -> None:
-    (script,) = [
-        block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "PrometheusRule" in block
-    ]
+    (script,) = [block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "PrometheusRule" in block]
     printed = script.replace("kubectl apply -f -", "cat")
     rule = yaml.safe_load(subprocess.check_output(["bash", "-euc", printed], cwd=ROOT))
     test_what_operators_read_is_what_they_define(rule)
@@ -300,8 +289,7 @@ def test_jobs_are_named_as_in_the_prometheus_of_compose() -> None:
     (source,) = relabelling["sourceLabels"]
     assert relabelling["targetLabel"] == "job"
     of_pods = {
-        "__meta_kubernetes_pod_label_" + re.sub(r"\W", "_", key): value
-        for key, value in labels(PODS["actor"]).items()
+        "__meta_kubernetes_pod_label_" + re.sub(r"\W", "_", key): value for key, value in labels(PODS["actor"]).items()
     }
     assert relabelling["replacement"].replace("$1", of_pods[source]) == "clew-actor"
 
@@ -324,9 +312,7 @@ def wanted(scaler: Manifest, actors: float, waiting: float) -> int:
 
 @pytest.mark.parametrize("enough", [3, 10, 40])
 @pytest.mark.parametrize("first", [1, 8, 64])
-def test_the_autoscaler_finds_as_many_actors_as_the_learner_has_use_for_and_stays(
-    enough: int, first: int
-) -> None:
+def test_the_autoscaler_finds_as_many_actors_as_the_learner_has_use_for_and_stays(enough: int, first: int) -> None:
     """A learner that `enough` actors keep busy, looked at every 15 s through averages over two minutes."""
     scaler = one("ScaledObject", "actor")
     actors, seen = first, deque([first], maxlen=8)

@@ -139,9 +139,7 @@ def test_an_address_that_others_can_reach_is_refused(address: str) -> None:
         LearnerLinks(address, LIMITS)
 
 
-@pytest.mark.parametrize(
-    "address", ["", "localhost", "tcp://host", "tcp://host:70000", "udp://host:1", "ipc://@x"]
-)
+@pytest.mark.parametrize("address", ["", "localhost", "tcp://host", "tcp://host:70000", "udp://host:1", "ipc://@x"])
 def test_what_is_no_address_is_said(address: str) -> None:
     with pytest.raises(ClewError, match="is no address"):
         Address.of(address)

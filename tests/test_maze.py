@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.config import MAX_SIDE
 from protocol.world.maze import (
     EXIT,
     FREE,
-    MAX_SIDE,
     MOVES,
     TRAP,
     UNREACHABLE,

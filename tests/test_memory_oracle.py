@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -46,7 +45,7 @@ def make_config(mazes: int, **sections: dict[str, Any]) -> Config:
 def every_move_made(text: str, chances: Sequence[Chance], config: Config) -> Batch:
     """A batch in which each chance is a maze of its own, weighed by how likely it is.
 
-    The weight stands in what the moves are said to have been drawn with: it makes the ratio of the objective the chance.
+    The weight stands in what the moves are said to have been drawn with: it makes the objective's ratio the chance.
     """
     mazes = Mazes.concatenate([Mazes.from_text(text)] * len(chances))
     stages = []
@@ -109,7 +108,11 @@ def test_over_every_attempt_the_learners_meta_gradient_is_that_of_the_expected_r
 def test_no_other_estimator_has_it(estimator: Estimator) -> None:
     """With the exploration term, dice would count the effect of theta on the attempts twice; so config refuses it."""
     inner = {"estimator": estimator, "adapts": "all"}
-    sections = {"policy": {"dreams": False}, "inner": inner, "outer": {"exploration": float(estimator != "dice")}}
+    sections: dict[str, dict[str, Any]] = {
+        "policy": {"dreams": False},
+        "inner": inner,
+        "outer": {"exploration": float(estimator != "dice")},
+    }
     config = make_config(1, **(sections | {"inner": inner | {"estimator": "maml"}}))
     theta_P = torch.from_numpy(random_theta(config, seed=3)).double().requires_grad_()
     chances = every_chance(DETOUR, theta_P, config)
@@ -145,7 +148,10 @@ def test_dices_derivative_of_a_step_has_the_effect_of_theta_on_the_attempt_in_it
 
     config = make_config(len(chances), inner=inner | {"estimator": estimator}, outer={"exploration": 0.0})
     batch = every_move_made(text, chances, config)
-    leaf_P, chance_M = theta_P.detach().requires_grad_(), torch.stack([chance.log_p for chance in chances]).exp().detach()
+    leaf_P, chance_M = (
+        theta_P.detach().requires_grad_(),
+        torch.stack([chance.log_p for chance in chances]).exp().detach(),
+    )
     theta, made = unflatten(leaf_P, config), batch.stages[0]
     phi_0 = initial_phi(theta, batch.cells, batch.mazes, 1, config)
     log_prob_AN = made.log_prob(scores(phi_0.net, batch.scene), phi_0)

@@ -90,9 +90,7 @@ def start() -> Iterator[Start]:
         yield one
 
 
-def test_nothing_passes_a_cable_that_is_cut_and_all_of_it_once_it_is_whole(
-    cable: Cable, start: Start
-) -> None:
+def test_nothing_passes_a_cable_that_is_cut_and_all_of_it_once_it_is_whole(cable: Cable, start: Start) -> None:
     place = [cable.near.address, str(PORT)]
     assert start(cable.near, "-c", ECHO, *place).says() == "listening"
     client = start(cable.far, "-c", SAY, *place)
@@ -117,9 +115,7 @@ def test_after_ten_seconds_without_a_network_work_goes_on_within_five(
     place = f"tcp://{cable.near.address}:{PORT}"
     given = ["--config", str(config), "--run-dir", str(run_dir), "--keys", str(keys / "learner")]
     learner = start(cable.near, *clew, "learner", "--bind", place, "--device", "cpu", *given)
-    actors = [
-        start(cable.far, *clew, "actor", "--connect", place, "--keys", str(keys / "actor")) for _ in range(2)
-    ]
+    actors = [start(cable.far, *clew, "actor", "--connect", place, "--keys", str(keys / "actor")) for _ in range(2)]
 
     journal = Following(run_dir / "updates.jsonl")
     assert journal.grows_to(3, DEADLINE_S)

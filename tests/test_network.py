@@ -109,9 +109,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 def between(port: int) -> Iterator[Links]:
     """Proxies of the work link, and of the theta link next to it."""
     with ExitStack() as stack:
-        work, theta = (
-            stack.enter_context(Proxy((THERE, number), (HERE, number))) for number in (port, port + 1)
-        )
+        work, theta = (stack.enter_context(Proxy((THERE, number), (HERE, number))) for number in (port, port + 1))
         yield Links(work, theta)
 
 
@@ -187,9 +185,7 @@ def test_a_far_away_network_only_takes_longer(run: Run, quiet: list[str]) -> Non
 
 
 @pytest.mark.slow
-def test_after_a_stall_longer_than_heartbeats_bear_work_goes_on_within_five_seconds(
-    run: Run, quiet: list[str]
-) -> None:
+def test_after_a_stall_longer_than_heartbeats_bear_work_goes_on_within_five_seconds(run: Run, quiet: list[str]) -> None:
     run.learner.until(6)
     run.links.stall()
     last = heard_within(run.learner, 5.0)

@@ -93,9 +93,7 @@ def test_actors_are_found_through_the_learner_as_long_as_they_live(place: Place)
 
 def test_a_whole_fleet_is_found_at_one_port(place: Place) -> None:
     here = f"{HERE}:{place.port}"
-    fleet = place.start(
-        "train", *TINY, *ENDLESS, "--run-dir", "run", "--actors", 2, "--metrics-port", place.port
-    )
+    fleet = place.start("train", *TINY, *ENDLESS, "--run-dir", "run", "--actors", 2, "--metrics-port", place.port)
     wait_until(lambda: len(place.updates()) > 0)
     wait_until(lambda: len(targets(here)) == 2)
     assert page(here, "/healthz") == (200, "ok\n")

@@ -69,8 +69,10 @@ def test_objective_and_meta_gradient_are_those_of_one_step_after_another(case: s
     value, slope_P, stepped, stepped_slope_P = both(config)
     torch.testing.assert_close(value, stepped, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(slope_P, stepped_slope_P, rtol=1e-9, atol=1e-9)
-    # Where a robot dreams, fast weights are of no account: who has a compass always does, others once they know an exit.
-    silent = {"keep", "credit.in", "credit.out"} if config.policy.compass else {"keep"} if config.policy.dreams else set()
+    # Where a robot dreams, fast weights are of no account: with a compass everywhere, else once it knows an exit.
+    silent = (
+        {"keep", "credit.in", "credit.out"} if config.policy.compass else {"keep"} if config.policy.dreams else set()
+    )
     assert {name for name, part in unflatten(slope_P, config).items() if not part.any()} <= silent
 
 
@@ -134,7 +136,9 @@ def test_a_move_that_was_next_to_impossible_does_not_blow_the_gradient_up() -> N
     config = config_of(outer={"objective": "policy-gradient"})
     batch = batch_of(tried(random_theta(config), MAZES, config), config)
     last = batch.stages[-1]
-    odd = replace(batch, stages=(*batch.stages[:-1], replace(last, behaviour_N=torch.full_like(last.behaviour_N, -200))))
+    odd = replace(
+        batch, stages=(*batch.stages[:-1], replace(last, behaviour_N=torch.full_like(last.behaviour_N, -200)))
+    )
     theta_P = torch.from_numpy(random_theta(config, 1)).double()
     assert meta_gradient(theta_P, odd, config).vector.norm() < 100 * meta_gradient(theta_P, batch, config).vector.norm()
 
@@ -142,9 +146,14 @@ def test_a_move_that_was_next_to_impossible_does_not_blow_the_gradient_up() -> N
 # The baseline
 
 
-def collected(seed: int = 0, **sections: dict[str, Any]) -> tuple[Config, Replay]:
-    run = {"mazes": 60, "mazes_per_lease": 60, "horizon_per_cell": 1.0}
-    config = Config.model_validate({"maze": {"family": "perfect", "side": 7}, "run": run} | sections)
+def collected(seed: int = 0) -> tuple[Config, Replay]:
+    sections = {
+        "maze": {"family": "perfect", "side": 7},
+        "inner": {"steps": 1},
+        "outer": {"attempts": 2},
+        "run": {"mazes": 60, "mazes_per_lease": 60, "horizon_per_cell": 1.0},
+    }
+    config = Config.model_validate(sections)
     mazes, stages, _ = collect(initial_theta(config), (seed,), config)
     return config, admit(Rollouts(0, 0, 0, 0, {}, mazes, stages), config)
 
@@ -153,7 +162,7 @@ def test_the_baseline_is_the_ridge_regression_of_returns_to_go() -> None:
     config, replay = collected()
     batch = Batch.of([replay], config, CPU, torch.float64)
     for stage, fit_FG in zip(batch.stages, Totals.of(batch, config).fit_KFG, strict=True):
-        known_NF, togo_N = stage.known_NF.numpy(), stage.togo_N.numpy()
+        known_NF, togo_N = stage.base_FN.numpy().T, stage.togo_N.numpy()
         weights = len(known_NF[0])
         rows = np.concatenate([known_NF, np.sqrt(1e-3) * np.eye(weights)])
         weight_F, *_ = np.linalg.lstsq(rows, np.concatenate([togo_N, np.zeros(weights)]), rcond=None)
@@ -192,7 +201,7 @@ def test_the_baseline_knows_time_the_true_way_and_the_way_that_the_robot_knows()
                     row = [1, share, share**2, far, near, far * share, reach, here, here > 0, here * far]
                     rows.append([float(value) for value in row])
         pasts = after
-        torch.testing.assert_close(stage.known_NF, torch.tensor(rows, dtype=torch.float64), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(stage.base_FN.T, torch.tensor(rows, dtype=torch.float64), rtol=1e-5, atol=1e-6)
 
 
 def test_figures_say_what_the_attempts_did() -> None:
@@ -202,6 +211,8 @@ def test_figures_say_what_the_attempts_did() -> None:
     found = [stage.found_W.mean().item() for stage in batch.stages]
     assert 0 < found[0] < 1
     assert [figures[name] for name in ("success_before", "success_after")] == pytest.approx([found[0], found[-1]])
-    steps = [stage.length_W.sum().item() / stage.made.attempts / batch.shortest_M.sum().item() for stage in batch.stages]
+    steps = [
+        stage.length_W.sum().item() / stage.made.attempts / batch.shortest_M.sum().item() for stage in batch.stages
+    ]
     assert [figures[name] for name in ("ratio_before", "ratio_after")] == pytest.approx([steps[0], steps[-1]])
     assert figures["ratio_after"] >= 1

@@ -29,8 +29,10 @@ DEADLINE_S = 30.0  # for anything to happen at all
 UPDATES = 24
 CONFIG = Config.model_validate(
     {
-        "maze": {"side": 5, "min_distance": 2},
+        "maze": {"family": "perfect", "side": 5, "min_distance": 2},
         "policy": {"hidden": 8},
+        "inner": {"steps": 1},
+        "outer": {"attempts": 2},
         "run": {
             "mazes": 4,
             "mazes_per_lease": 1,

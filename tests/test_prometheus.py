@@ -73,9 +73,7 @@ def unknown(text: str) -> set[str]:
         for label, values in LABEL.findall(labels):
             if label not in ELSEWHERE:
                 wrong |= {
-                    f"{name}{{{label}={value}}}"
-                    for value in values.split("|")
-                    if value not in known[name][label]
+                    f"{name}{{{label}={value}}}" for value in values.split("|") if value not in known[name][label]
                 }
     return wrong
 
@@ -105,9 +103,7 @@ def test_a_metric_that_nobody_exports_would_be_found(query: str) -> None:
 
 
 def test_every_alert_is_shown_firing_and_silent() -> None:
-    shown = {
-        (name, bool(fires)) for name, fires in re.findall(r"alertname: (\w+)\n(?: +(exp_alerts):)?", CASES)
-    }
+    shown = {(name, bool(fires)) for name, fires in re.findall(r"alertname: (\w+)\n(?: +(exp_alerts):)?", CASES)}
     assert len(NAMES) == len(set(NAMES)) > 10
     assert shown == {(name, fires) for name in NAMES for fires in (True, False)}
 

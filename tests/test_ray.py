@@ -46,9 +46,7 @@ def cluster() -> Iterator[Any]:
     ):
         environment.setenv("PYTHONPATH", str(ROOT))
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        environment.setenv(
-            "RAY_TMPDIR", folder
-        )  # else, for some of its files, /tmp/ray, which need not be there
+        environment.setenv("RAY_TMPDIR", folder)  # else, for some of its files, /tmp/ray, which need not be there
         head = NODE | {"num_cpus": 0, "include_dashboard": False}
         one = utils.Cluster(initialize_head=True, head_node_args=head)
         try:
@@ -145,9 +143,7 @@ def test_a_refusal_of_one_actor_ends_it_with_that_sentence(cluster: Any, place: 
 
 def test_where_ray_cannot_be_used_one_line_says_what_to_do(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WITHOUT_RAY, *("ray", "--connect", "ipc://nobody", "--actors", "2")]
-    result = subprocess.run(
-        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=DEADLINE_S
-    )
+    result = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=DEADLINE_S)
     assert_refused(result, re.escape("pip install 'clew[ray]'"))
 
 

@@ -19,12 +19,7 @@ def commands() -> list[str]:
     """Lines for a shell, without their comments."""
     text = (ROOT / "README.md").read_text()
     found = [re.search(rf"^### {title}\n(.*?)^##", text, re.DOTALL | re.MULTILINE) for title in SECTIONS]
-    blocks = [
-        block
-        for section in found
-        if section
-        for block in re.findall(r"```sh\n(.*?)```", section[1], re.DOTALL)
-    ]
+    blocks = [block for section in found if section for block in re.findall(r"```sh\n(.*?)```", section[1], re.DOTALL)]
     lines = [line.partition(" #")[0].rstrip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if re.match(r"docker compose|export", line)]
 

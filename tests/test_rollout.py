@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -14,12 +14,13 @@ from learner.admission import admit
 from learner.outer import Batch
 from protocol.config import Config
 from protocol.learning.arrays import take
+from protocol.learning.credit import Steps, horizons
 from protocol.learning.inner import adapt, initial_phi, initial_theta, unflatten
 from protocol.learning.policy import scores
 from protocol.wire.messages import Rollouts
 from protocol.world import families
 from protocol.world.maze import Mazes, held_out
-from tests.batches import CPU, Walked, make_config, random_theta, rollouts_of, with_more
+from tests.batches import CPU, Given, Walked, make_config, moves_of, random_theta, rollouts_of, with_more
 
 TEXTS = ["S.#..\n#.#.#\n#....\n#.###\n..E..", "S...\n.##.\n.H..\n...E", "S.E"]
 MAZES = Mazes.from_text("\n\n".join(TEXTS))
@@ -55,22 +56,12 @@ def drawn_config(sections: dict[str, dict[str, Any]]) -> Config:
 def drawn(config: Config, seed: int = 0) -> tuple[Walked, Trial]:
     """A trial at MAZES, and its walks as arrays that know their mazes."""
     trial = attempt_and_adapt(random_theta(config), MAZES, np.random.default_rng(seed), config)
-    chooses = [_Again(np.split(walk.move_N, np.cumsum(walk.length_W)[:-1])).choose for walk in trial.walks]
-    return Walked.by(chooses, MAZES, config), trial
-
-
-class _Again:
-    def __init__(self, moves: Any) -> None:
-        self.moves = moves
-
-    def choose(self, here: Any) -> Any:
-        return np.array([self.moves[walker][here.time] for walker in here.walker_W], np.uint8)
+    return Walked.by([Given(moves_of(walk)).choose for walk in trial.walks], MAZES, config), trial
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_moves_are_drawn_as_often_as_the_policy_says_and_are_said_to_be(kind: str) -> None:
-    sections = with_more(KINDS[kind], {"outer": {"attempts": 1500}})
-    config = drawn_config(with_more(sections, {"inner": {"steps": 2}}))
+    config = drawn_config(with_more(KINDS[kind], {"inner": {"steps": 2}, "outer": {"attempts": 1000}}))
     walked, trial = drawn(config)
     for walk, told_N, (_, log_prob_AN) in zip(
         trial.walks, trial.log_probs, walked.policies(random_theta(config)), strict=True
@@ -94,7 +85,7 @@ def test_moves_are_drawn_as_often_as_the_policy_says_and_are_said_to_be(kind: st
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_move_into_a_wall_that_is_sensed_or_remembered_is_never_made(kind: str) -> None:
     config = drawn_config(with_more(KINDS[kind], {"outer": {"attempts": 300}}))
-    walked, trial = drawn(config)
+    _, trial = drawn(config)
     for walk in trial.walks:
         bumps_N = MAZES.ahead_CA[walk.at_N, walk.move_N] == walk.at_N
         if config.policy.radius:
@@ -107,7 +98,7 @@ def test_a_move_into_a_wall_that_is_sensed_or_remembered_is_never_made(kind: str
 
 
 def arrays(mazes: Mazes, stages: Any) -> list[bytes]:
-    own = [mazes.shape_M2, mazes.start_M, mazes.cell_C]
+    own: list[npt.NDArray[Any]] = [mazes.shape_M2, mazes.start_M, mazes.cell_C]
     own += [array for stage in stages for array in (stage.length, stage.move, stage.log_prob)]
     return [array.tobytes() for array in own]
 
@@ -135,7 +126,11 @@ def test_a_lease_holds_training_mazes_and_as_many_attempts_at_each_stage_as_the_
     assert [len(stage.length) for stage in stages] == [18, 18, 24]
     assert [int(stage.length.sum()) for stage in stages] == [len(stage.move) for stage in stages]
     for stage in stages:
-        assert (stage.length.dtype, stage.move.dtype, stage.log_prob.dtype) == (np.int32, np.uint8, np.float32)
+        assert [array.dtype.name for array in (stage.length, stage.move, stage.log_prob)] == [
+            "int32",
+            "uint8",
+            "float32",
+        ]
     assert set(seconds) == {"sampling", "rollouts", "adaptation"}
 
 
@@ -149,12 +144,21 @@ def test_the_learner_walks_honest_rollouts_again_exactly(kind: str) -> None:
     assert len(replay.walks) == len(trial.walks) == config.inner.steps + 1
     pairs = [*zip(trial.walks, replay.walks, strict=True), *zip(trial.knowns, replay.knowns, strict=True)]
     for theirs, ours in pairs:
-        for field in fields(theirs):
-            mine, other = getattr(theirs, field.name), getattr(ours, field.name)
-            assert mine.dtype == other.dtype, field.name
-            assert np.array_equal(mine, other), field.name
+        for name, array in vars(theirs).items():
+            assert array.dtype == vars(ours)[name].dtype, name
+            assert np.array_equal(array, vars(ours)[name]), name
     for theirs_N, ours_N in zip(trial.log_probs, replay.behaviours, strict=True):
         assert np.array_equal(theirs_N, ours_N)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rollouts_are_admitted_however_far_a_policy_has_run_away(kind: str) -> None:
+    """However low the scores of all other moves, that of a wall that is sensed is lower."""
+    config = lease_config(KINDS[kind])
+    for seed in range(3):
+        mazes, stages, _ = collect(random_theta(config, seed, scale=3.0), (seed,), config)
+        assert all(np.isfinite(stage.log_prob).all() for stage in stages)
+        admit(Rollouts(0, 0, 0, 0, {}, mazes, stages), config)
 
 
 @pytest.mark.parametrize("rule", ["sgd", "meta-sgd", "learned"])
@@ -181,13 +185,16 @@ def test_attempts_go_better_after_a_step_along_the_policy_gradient() -> None:
     policy = {"memory": "none", "dreams": False}
     config = make_config(3, inner=inner, outer={"attempts": 500}, policy=policy, run={"horizon_per_cell": 2.0})
     trial = attempt_and_adapt(initial_theta(config), MAZES, np.random.default_rng(0), config)
-    before_M, after_M = (walk.length_W.reshape(3, 500).mean(1) for walk in trial.walks)
-    assert (after_M[:2] < before_M[:2]).all()
+    returns = [Steps.of(walk, MAZES, horizons(MAZES, config)).returns(0.99) for walk in trial.walks]
+    before_M, after_M = (return_W.reshape(3, 500).mean(1) for return_W in returns)
+    assert (after_M[:2] > before_M[:2] + 0.05).all()  # the third leaves no choice
 
 
 def test_a_robot_that_dreams_goes_the_way_that_it_knows_from_the_first_exit_on() -> None:
     """Before anything is learned: what dreams are worth is no matter of training."""
-    config = make_config(3, inner={"steps": 5, "cell_step_size": 20.0}, outer={"attempts": 1}, run={"horizon_per_cell": 9.0})
+    config = make_config(
+        3, inner={"steps": 5, "cell_step_size": 20.0}, outer={"attempts": 1}, run={"horizon_per_cell": 9.0}
+    )
     mazes = Mazes.from_text("\n\n".join([TEXTS[0], TEXTS[2], "S...\n.##.\n....\n...E"]))
     trial = attempt_and_adapt(initial_theta(config), mazes, np.random.default_rng(0), config)
     for walk, known in list(zip(trial.walks, trial.knowns, strict=True))[1:]:

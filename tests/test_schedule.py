@@ -264,16 +264,12 @@ def updates_per_s(times_s: list[float], chunks: int, updates: int = 400) -> tupl
 
 
 @pytest.mark.parametrize("chunks", [4, 8, 28])
-def test_one_slow_actor_among_eight_costs_less_than_a_tenth(
-    chunks: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_slow_actor_among_eight_costs_less_than_a_tenth(chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     seven, _ = updates_per_s([1.0] * 7, chunks)
     all_eight, _ = updates_per_s([1.0] * 7 + [10.0], chunks)
     monkeypatch.setattr("learner.schedule.PATIENCE", np.inf)
     without_the_rule, _ = updates_per_s([1.0] * 7 + [10.0], chunks)
-    print(
-        f"{chunks} leases a batch: {all_eight / seven:.2f} of seven, {without_the_rule / seven:.2f} without the rule"
-    )
+    print(f"{chunks} leases a batch: {all_eight / seven:.2f} of seven, {without_the_rule / seven:.2f} without the rule")
     assert all_eight >= 0.9 * seven
     assert without_the_rule < 0.8 * all_eight
 

@@ -53,11 +53,6 @@ def idle_us(actors: int) -> float:
 
 def test_the_cost_of_a_lease_does_not_grow_with_the_crowd() -> None:
     for cost in (lease_us, idle_us):
-        table = {
-            count: statistics.median(cost(count) for _ in range(REPEATS))
-            for count in (10, 100, 1_000, 10_000)
-        }
-        print(
-            f"\n{cost.__name__}", "  ".join(f"{count:,} actors: {us:.1f} us" for count, us in table.items())
-        )
+        table = {count: statistics.median(cost(count) for _ in range(REPEATS)) for count in (10, 100, 1_000, 10_000)}
+        print(f"\n{cost.__name__}", "  ".join(f"{count:,} actors: {us:.1f} us" for count, us in table.items()))
         assert table[10_000] < 3 * table[100]

@@ -137,9 +137,7 @@ def test_who_is_not_allowed_gets_nowhere_says_why_and_tries_less_and_less(
     assert actor.process.poll() is None
 
 
-def test_an_actor_works_as_soon_as_its_key_is_allowed(
-    place: Place, keys: Path, undisturbed: list[object]
-) -> None:
+def test_an_actor_works_as_soon_as_its_key_is_allowed(place: Place, keys: Path, undisturbed: list[object]) -> None:
     learner = place.learner("--keys", keys / "learner")
     actor = place.actor(*unknown(keys))
     wait_until(lambda: learner.metric(REFUSED) >= 3)

@@ -23,7 +23,8 @@ def test_what_is_sensed_in_each_free_cell_is_what_a_robot_sees_there(seed: int, 
     rng = np.random.default_rng(seed)
     drawings = [random_drawing(rng) for _ in range(3)]
     sight = Sight.of(mazes_of(drawings), policy(radius, compass))
-    looks, seen = iter(sight.look_C.tolist()), {}
+    looks = iter(sight.look_C.tolist())
+    seen: dict[int, tuple[list[bool], list[bool]]] = {}
     for drawing in drawings:
         for cell in drawing.cells:
             look = next(looks)

@@ -35,9 +35,7 @@ def submit(place: Place) -> Submit:
     (commands / "clew").chmod(0o755)
 
     def start(task: int, **exported: object) -> Party:
-        spooled = (
-            place.folder / f"slurm_script_{task}"
-        )  # sbatch runs a copy, from the directory of the submission
+        spooled = place.folder / f"slurm_script_{task}"  # sbatch runs a copy, from the directory of the submission
         shutil.copy(SCRIPT, spooled)
         environment = {
             **ENVIRONMENT,
@@ -64,9 +62,7 @@ def test_shellcheck_has_nothing_to_say() -> None:
         "shellcheck", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     )
     assert shellcheck
-    result = subprocess.run(
-        [shellcheck, "--shell=bash", SCRIPT], capture_output=True, text=True, timeout=DEADLINE_S
-    )
+    result = subprocess.run([shellcheck, "--shell=bash", SCRIPT], capture_output=True, text=True, timeout=DEADLINE_S)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 

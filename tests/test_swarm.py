@@ -76,10 +76,7 @@ def stack(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             until(lambda: not manager.docker("ps", "--quiet", "--filter", f"name=^{STACK}_"))
             until(
                 lambda: (
-                    subprocess.run(
-                        ["docker", "volume", "rm", "--force", *volumes], capture_output=True
-                    ).returncode
-                    == 0
+                    subprocess.run(["docker", "volume", "rm", "--force", *volumes], capture_output=True).returncode == 0
                 )
             )
 
@@ -104,9 +101,7 @@ def deploy(images: Images, keys: Path) -> None:
         STACK,
     ]
     settings = {"ACTOR_IMAGE": images.actor, "LEARNER_IMAGE": images.learner, "KEYS": str(keys), **SMALL}
-    subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **settings}, check=True, capture_output=True, timeout=60
-    )
+    subprocess.run(command, cwd=ROOT, env={**os.environ, **settings}, check=True, capture_output=True, timeout=60)
 
 
 def test_actors_on_both_nodes_work_for_the_learner(stack: Stack) -> None:

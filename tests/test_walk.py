@@ -36,7 +36,7 @@ UP, RIGHT, DOWN, LEFT = range(4)
 
 
 def some_policy(rng: np.random.Generator, **settings: Any) -> PolicyConfig:
-    drawn = {"radius": int(rng.integers(3)), "compass": bool(rng.integers(2))}
+    drawn: dict[str, Any] = {"radius": int(rng.integers(3)), "compass": bool(rng.integers(2))}
     remembers = rng.random() < 0.8
     drawn |= {"memory": "attempts" if remembers else "none", "dreams": remembers and rng.random() < 0.8}
     return PolicyConfig.model_validate(drawn | settings)
@@ -180,9 +180,15 @@ def test_an_explorer_dreams_of_the_nearest_new_cell_where_nothing_around_it_is_n
 
 
 def test_a_blind_explorer_dreams_anew_of_what_lies_beyond_when_it_has_bumped() -> None:
-    """It hopes for the cell below the second, which is a wall; then it must hope for another, though it has not moved."""
+    """It hopes for the cell below the second, a wall; then it must hope for another, though it has not moved."""
     one = Walked("S.#\n.#.\n..E", [UP, LEFT, RIGHT, UP, RIGHT, DOWN, LEFT, DOWN], radius=0)
     assert one.dreams()[-2:] == [(set(), {LEFT}, NO_EXIT), (set(), set(), NO_EXIT)]
+
+
+def test_to_a_blind_explorer_a_wall_is_news_though_it_has_been_nowhere_new() -> None:
+    """In the dead end it hopes for the cell below the start; once that is a wall, for what lies on the left."""
+    one = Walked("E..S.\n#####", [UP, LEFT, RIGHT, RIGHT, UP, RIGHT, DOWN, LEFT, DOWN, LEFT], radius=0)
+    assert [hope for _, hope, _ in one.dreams()] == [set()] * 7 + [{LEFT}, set(), {LEFT}]
 
 
 def test_a_robot_that_knows_an_exit_hopes_for_a_shorter_way_until_a_wall_disproves_it() -> None:

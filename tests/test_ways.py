@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.world.maze import MAX_SIDE, Kinds
+from protocol.config import MAX_SIDE
+from protocol.world.maze import Kinds
 from protocol.world.ways import VISITED, by_shape, closed, flood, hopeful_way, known_way
 from tests.robot import FAR, Cell, Drawing, Past, mazes_of, steps_to
 

@@ -62,6 +62,11 @@ def relu(array: Array) -> Array:
     return array.relu() if is_torch(array) else np.maximum(array, 0)
 
 
+def least(array_AN: Array) -> Array:
+    """[N] the smallest value of each column."""
+    return array_AN.amin(0) if is_torch(array_AN) else array_AN.min(axis=0)
+
+
 def log_softmax(logit_AN: Array) -> Array:
     """[A, N] log of exp(logit) over its sum along the first axis."""
     if is_torch(logit_AN):

@@ -79,7 +79,9 @@ def leave_one_out(return_W: Floats, attempts: int) -> Floats:
     if attempts == 1:
         return return_W
     each_ME = return_W.reshape(-1, attempts)
-    apart: Floats = ((each_ME - each_ME.mean(axis=1, keepdims=True)) * np.float32(attempts / (attempts - 1))).reshape(-1)
+    apart: Floats = ((each_ME - each_ME.mean(axis=1, keepdims=True)) * np.float32(attempts / (attempts - 1))).reshape(
+        -1
+    )
     return apart
 
 

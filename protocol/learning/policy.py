@@ -5,8 +5,8 @@ learned in a corridor that leads down holds in one that leads to the right. It r
 never once for each step. A policy that must be evaluated step by step (a recurrent one) would replace `log_prob`.
 """
 
-# M mazes, C cells of all mazes, U distinct observations, F features, H hidden units, N steps, A moves, D kinds of dream,
-# G gains
+# M mazes, C cells of all mazes, U distinct observations, F features, H hidden units, N steps, A moves, D kinds of
+# dream, G gains
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocol.config import Config
-from protocol.learning.arrays import Array, exp, like, log_softmax, relu, turned
+from protocol.learning.arrays import Array, exp, fixed, least, like, log_softmax, relu, turned
 from protocol.world.maze import MOVES, Floats
 from protocol.world.senses import Bytes, features, open_moves, turns
 from protocol.world.walk import NO_EXIT
 
 A = len(MOVES)
-SHUT = -80.0  # the score of a move into a wall that is sensed: it never happens, and its exponential is no denormal
+SHUT = -80.0  # of a move into a wall that is sensed, below the least score: it never happens, and e^SHUT is no denormal
 KNOWN, HOPE = range(2)  # kinds of dream: the known way, the hopeful way
 DREAMS, GAINS = 2, NO_EXIT + 1
 
 # [A, 16] the share of each move in each set of moves, of which every bit is a move
-_member_A16 = (np.arange(1 << A) >> np.arange(A)[:, None] & 1).astype(np.float32)
-SHARE_A16: Floats = _member_A16 / np.maximum(_member_A16.sum(axis=0), 1)
+MEMBER_A16 = (np.arange(1 << A) >> np.arange(A)[:, None] & 1).astype(np.float32)
+SHARE_A16: Floats = MEMBER_A16 / np.maximum(MEMBER_A16.sum(axis=0), 1)
 
 Net = dict[str, Array]  # "in" [F, H], "bias" [H], "out" [H]; or of every maze its own, [M, ...]
 
@@ -68,7 +68,7 @@ def scores(net: Net, scene: Scene) -> Array:
     """[A, U] what the network says of each move in each observation."""
     out = net["out"] if scene.member_UM is None else _own(net["out"], scene.member_UM)[:, :, None]
     score_AU = turned((hidden(net, scene) @ out).reshape(-1, A))
-    return score_AU * scene.open_AU + SHUT * (1 - scene.open_AU)
+    return score_AU * scene.open_AU + (SHUT + fixed(least(score_AU))) * (1 - scene.open_AU)
 
 
 def hidden(net: Net, scene: Scene) -> Array:
@@ -100,7 +100,7 @@ def log_prob(score_AN: Array, delta_AN: Array, dream_DG: Array, known_N: Array, 
       score_AN: what the network says at each step.
       delta_AN: the fast weights of its cell.
       dream_DG: as in Phi.
-      known_N, hope_N, gain_N: as in walk.Here.
+      known_N, hope_N, gain_N: as in walk.Dream.
     """
     dreams_N = (known_N | hope_N) > 0
     if not dreams_N.any():

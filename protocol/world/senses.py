@@ -1,11 +1,13 @@
 """What the robot senses and remembers at a step: its observation. There are few distinct ones, and each gets a number.
 
-An observation is: the walls within the radius, the last move, for each of the four directions a mark of its memory, and,
-with a compass, whether the way to the nearest exit leads that way. The marks of this attempt are Trémaux's: how often a
-passage has been used (Lucas, "Récréations mathématiques", 1882). A move into a wall that is sensed or remembered is closed.
+An observation is: the walls within the radius, the last move, for each of the four directions a mark of its memory,
+and, with a compass, whether the nearest exit lies that way. The marks of this attempt are Trémaux's: how often a
+passage has been used (Lucas, "Récréations mathématiques", 1882). A move into a wall that is sensed, or remembered by
+who is blind, is never made.
 """
 
-# M mazes, C cells of all mazes, L looks, B cells seen around one, W walkers, U distinct observations, F features, A moves
+# M mazes, C cells of all mazes, L looks, B cells seen around one, W walkers, U distinct observations, F features,
+# A moves, X sets of four marks
 
 from __future__ import annotations
 
@@ -32,8 +34,8 @@ MARK_BITS = 3  # of one direction
 LAST = np.arange(NO_MOVE + 1) << MARK_BITS * A  # the last move, as it stands in the key of an observation
 ALL_MARKS = (1 << MARK_BITS * A) - 1
 ONE_HOT = np.eye(NO_MOVE + 1, dtype=np.uint8)
-_mark_XA = np.arange(ALL_MARKS + 1)[:, None] >> np.arange(0, MARK_BITS * A, MARK_BITS) & (1 << MARK_BITS) - 1
-MARKED = (_mark_XA[:, None, :] == np.arange(MARKS)[:, None]).reshape(-1, MARKS * A).astype(np.uint8)  # of four marks
+MARK_XA = np.arange(ALL_MARKS + 1)[:, None] >> np.arange(0, MARK_BITS * A, MARK_BITS) & (1 << MARK_BITS) - 1
+MARKED = (MARK_XA[:, None, :] == np.arange(MARKS)[:, None]).reshape(-1, MARKS * A).astype(np.uint8)  # of four marks
 FIRST_ROOM = 1024  # observations
 
 
@@ -114,7 +116,8 @@ class Sight:
         inside = (row_C > 0, column_C < columns_C - 1, row_C < rows_C - 1, column_C > 0)
         here_C = np.arange(mazes.cells)
         steps = [np.where(ok, down * columns_C + right, 0) for ok, (down, right) in zip(inside, MOVES, strict=True)]
-        return here_C[:, None] + np.stack(steps, axis=1)
+        beside_CA: Indices = here_C[:, None] + np.stack(steps, axis=1)
+        return beside_CA
 
 
 def _compass(mazes: Mazes) -> list[Bools]:
@@ -191,4 +194,5 @@ def open_moves(feature_UF: Bytes, policy: PolicyConfig) -> Bools:
     shut_UA = feature_UF[:, bumped : bumped + A]
     if policy.radius:
         shut_UA = shut_UA | feature_UF[:, [seen.index(step) for step in MOVES]]
-    return shut_UA == 0
+    open_UA: Bools = shut_UA == 0
+    return open_UA

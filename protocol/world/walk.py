@@ -4,8 +4,8 @@ Actors walk with a policy that draws the moves; the learner walks again with the
 same cells, observations and dreams, for nothing else decides them.
 """
 
-# M mazes, C cells of all mazes, E attempts at each, W = M*E walkers, K cells of all walkers (each has a copy of its maze),
-# N steps of all attempts one after another, A moves
+# M mazes, C cells of all mazes, E attempts at each, W = M*E walkers, K cells of all walkers (each has a copy of its
+# maze), N steps of all attempts one after another, A moves
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ SHIFT_A1 = np.arange(0, MARK_BITS * A, MARK_BITS, dtype=np.int32)[:, None]  # wh
 BACK_A1 = np.roll(SHIFT_A1, 2)  # where that of the opposite direction stands
 SHIFTS = SHIFT_A1[:, 0]
 EACH_MARK = int((1 << SHIFT_A1).sum())  # the lowest bit of each
-NOW, BEFORE = 1 << MARK_BITS * A, 2 << MARK_BITS * A  # of a cell, beside its marks: visited in this attempt, in one before
+NOW = 1 << MARK_BITS * A  # of a cell, beside its marks: visited in this attempt
+BEFORE = 2 << MARK_BITS * A  # the same: visited in an earlier attempt
 MOST_GAIN = 31  # steps, beyond which a hopeful way is not told from a still shorter one
 NO_WAY = MOST_GAIN + 1  # the gain where no known way leads from the cell to an exit that is known
 NO_EXIT = NO_WAY + 1  # the gain while no exit is known, and the hopeful way leads to where the robot has never been
@@ -58,6 +59,15 @@ class Known:
 
 
 @dataclass(frozen=True)
+class Dream:
+    """The ways that walkers dream of, as far as they concern the cells where they stand."""
+
+    known_W: Bytes  # the set of moves, one bit each, that follow the known way; 0: there is none
+    hope_W: Bytes  # the same of the hopeful way; 0: it is no shorter, or there is none
+    gain_W: Bytes  # steps by which the hopeful way is shorter, MOST_GAIN at most; or NO_WAY, or NO_EXIT
+
+
+@dataclass(frozen=True)
 class Here:
     """What the walkers that are still on their way have before them at one step."""
 
@@ -65,9 +75,7 @@ class Here:
     walker_W: Indices  # which of all walkers they are
     at_W: Indices  # row of the cell among the C
     row_W: Ints  # number of the observation
-    known_W: Bytes | None  # the set of moves, one bit each, that follow the known way; None: nobody dreams
-    hope_W: Bytes | None  # the same of the hopeful way; 0: it is no shorter, or there is none
-    gain_W: Bytes | None  # steps by which the hopeful way is shorter, MOST_GAIN at most; or NO_WAY, or NO_EXIT
+    dream: Dream | None  # None where robots do not dream
 
 
 Choose = Callable[[Here], Bytes]  # [W] a move for each
@@ -82,7 +90,7 @@ class Walk:
     move_N: Bytes  # [N] the moves
     at_N: Indices  # [N] row of the cell, among the C, before the move
     row_N: Ints  # [N] number of the observation
-    known_N: Bytes  # [N] these three as in `Here`; 0 where nobody dreams
+    known_N: Bytes  # [N] these three as in `Dream`; 0 where robots do not dream
     hope_N: Bytes
     gain_N: Bytes
 
@@ -118,9 +126,9 @@ def walk(
         here_W = at_W + shift_W
         marks_W = memory.marks(here_W)
         row_W = met.rows(at_W, last_W, marks_W)
-        here = Here(time, walker_W, at_W, row_W, *memory.dream(walker_W, at_W, here_W, marks_W))
+        here = Here(time, walker_W, at_W, row_W, memory.dream(walker_W, at_W, here_W, marks_W))
         move_W = choose(here)
-        told.append((walker_W, at_W, row_W, move_W, here.known_W, here.hope_W, here.gain_W))
+        told.append((walker_W, at_W, row_W, move_W, here.dream))
         to_W = ahead.take(at_W * A + move_W)
         moved_W = to_W != at_W
         if moved_W.all():
@@ -128,8 +136,8 @@ def walk(
             last_W = move_W
         else:
             rest = np.flatnonzero(moved_W)
-            memory.bump(*(np.delete(each, rest) for each in (walker_W, here_W, move_W)))
-            memory.pass_on(*(each.take(rest) for each in (walker_W, at_W, here_W, move_W, to_W)))
+            memory.bump(*_taken(np.flatnonzero(~moved_W), walker_W, here_W, move_W))
+            memory.pass_on(*_taken(rest, walker_W, at_W, here_W, move_W, to_W))
             last_W = np.where(moved_W, move_W, last_W)
         at_W = to_W
         over_W = ends_C.take(at_W)
@@ -139,7 +147,7 @@ def walk(
             ended = walker_W[over_W]
             length_W[ended], end_W[ended] = time + 1, at_W[over_W]
             going = np.flatnonzero(~over_W)
-            walker_W, at_W, last_W, shift_W = (each.take(going) for each in (walker_W, at_W, last_W, shift_W))
+            walker_W, at_W, last_W, shift_W = _taken(going, walker_W, at_W, last_W, shift_W)
             if not len(walker_W):
                 break
     return _in_order(told, length_W, end_W)
@@ -161,6 +169,11 @@ def learned(sight: Sight, known: Known, walk: Walk) -> Known:
     return Known(visited_C, way_C)
 
 
+def _taken(rows: Indices, *arrays: npt.NDArray[Any]) -> list[Any]:
+    """Some rows of each of the arrays."""
+    return [array.take(rows) for array in arrays]
+
+
 def _in_order(told: list[tuple[Any, ...]], length_W: Ints, end_W: Indices) -> Walk:
     """The steps, which were told time by time, attempt after attempt."""
     first_W = np.cumsum(length_W) - length_W
@@ -169,8 +182,9 @@ def _in_order(told: list[tuple[Any, ...]], length_W: Ints, end_W: Indices) -> Wa
     order[place] = np.arange(len(place))
     at_N, row_N, move_N = (np.concatenate([step[field] for step in told]).take(order) for field in (1, 2, 3))
     dreams = [np.zeros(len(order), np.uint8)] * 3
-    if told[0][4] is not None:
-        dreams = [np.concatenate([step[field] for step in told]).take(order) for field in (4, 5, 6)]
+    if told[0][4]:
+        names = ("known_W", "hope_W", "gain_W")
+        dreams = [np.concatenate([getattr(step[4], name) for step in told]).take(order) for name in names]
     return Walk(length_W, end_W, move_N, at_N, row_N, *dreams)
 
 
@@ -187,7 +201,7 @@ class _Memory:
         if not self._remembers:
             return
         self._ahead_AC = np.ascontiguousarray(mazes.ahead_CA.T)
-        self._cell_K = mazes.cells_of(maze_W)  # row of each among the C
+        self._cell_K: Indices = np.arange(mazes.cells)[mazes.cells_of(maze_W)]  # row of each among the C
         self._state_K = _marked(sight, self._ahead_AC, known.visited_C)[self._cell_K]
         if self._dreams:
             self._shape_W2 = mazes.shape_M2[maze_W]
@@ -246,16 +260,14 @@ class _Memory:
         state_K[here_W] = state_W + (more_W << bit_W)
         state_K[into_W] = state_K.take(into_W) + (more_W << back_W)
 
-    def dream(
-        self, walker_W: Indices, at_W: Indices, here_W: Indices, marks_W: Ints
-    ) -> tuple[Bytes | None, Bytes | None, Bytes | None]:
-        """[W] the moves of the known way, those of the hopeful way, and by how much the latter is shorter.
+    def dream(self, walker_W: Indices, at_W: Indices, here_W: Indices, marks_W: Ints) -> Dream | None:
+        """What each walker dreams in its cell.
 
         A cell's dream can only change what is done in that cell, so only the one at the robot's own cell is ever looked
         at. The hopeful way is dreamt again when what was sensed since has disproved it.
         """
         if not self._dreams:
-            return None, None, None
+            return None
         goal_W = self._goal_W.take(walker_W)
         # An explorer dreams where nothing around it is new; of those who know an exit, each follows its hope.
         dreams_W = goal_W | (((marks_W | marks_W >> 1 | marks_W >> 2) & EACH_MARK) == EACH_MARK)
@@ -265,14 +277,13 @@ class _Memory:
         if len(some) == len(at_W):
             told[:] = self._dreamt(walker_W, at_W, here_W, marks_W, goal_W)
         elif len(some):
-            each = (array.take(some) for array in (walker_W, at_W, here_W, marks_W, goal_W))
-            told[:, some] = self._dreamt(*each)
-        return told[0], told[1], told[2]
+            told[:, some] = self._dreamt(*_taken(some, walker_W, at_W, here_W, marks_W, goal_W))
+        return Dream(*told)
 
     def _dreamt(
         self, walker_W: Indices, at_W: Indices, here_W: Indices, marks_W: Ints, goal_W: Bools
     ) -> tuple[Bytes, Bytes, Ints]:
-        """The same of those who dream."""
+        """The fields of Dream for those who dream."""
         there_AW = self._next_AC.take(at_W, axis=1) + (here_W - at_W)
         along_AW = self._along(here_W, there_AW, marks_W)
         again_W = ~along_AW.any(axis=0) & goal_W | self._stale_W.take(walker_W) & ~goal_W
@@ -312,7 +323,7 @@ class _Memory:
 def _marked(sight: Sight, ahead_AC: Indices, visited_C: Kinds) -> Ints:
     """[C] what a walker remembers of each cell as its attempt begins."""
     been_C = (visited_C & ways.VISITED) != 0
-    state_C = been_C * np.int32(BEFORE)
+    state_C: Ints = been_C * np.int32(BEFORE)
     here_C = np.arange(len(visited_C))
     for move, there_C in enumerate(ahead_AC):
         shut_C = there_C == here_C if sight.policy.radius else visited_C >> move & 1 > 0

@@ -32,7 +32,8 @@ def flood(free: Bools, source: Bools) -> Ints:
     unreached, frontier = (int.from_bytes(np.packbits(bits).tobytes(), "big") for bits in framed)
     size = framed[0].size
     spare = -size % 8
-    reached, level, digits = frontier, 0, []
+    reached, level = frontier, 0
+    digits: list[int] = []
     while True:
         beside = (frontier << 1) | (frontier >> 1) | (frontier << width) | (frontier >> width)
         frontier = beside & unreached
@@ -73,7 +74,8 @@ def closed(cell: Kinds, known: Kinds, radius: int) -> Bools:
         for move, (down, right) in enumerate(MOVES):
             target, origin = _overlap(down, right, visited.shape)
             sensed[target] |= (known[origin] >> move & 1).astype(np.bool_)
-    return (sensed & (cell == WALL)) | (visited & (cell == TRAP))
+    shut: Bools = (sensed & (cell == WALL)) | (visited & (cell == TRAP))
+    return shut
 
 
 def known_way(cell: Kinds, known: Kinds) -> Ints:
@@ -117,6 +119,7 @@ def _spread(grid: Bools, radius: int, axis: int) -> Bools:
 
 def _overlap(down: int, right: int, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """The slices that hold, of each cell and the one `down`, `right` of it, the latter and the former."""
+
     def pair(step: int, size: int) -> tuple[slice, slice]:
         reach = min(abs(step), size)
         ends = slice(reach, size), slice(0, size - reach)
