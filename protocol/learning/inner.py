@@ -2,9 +2,10 @@
 
 Of the logits that is w * (onehot(a) - pi), so no second backward pass is needed: the same lines compute f in numpy,
 where actors adapt, and in torch, where the learner differentiates through them. What w is beside the step's credit
-decides which second-order terms that derivative sees: the estimator. MAML, arXiv:1703.03400; Meta-SGD, arXiv:1707.09835;
-LVC (ProMP), arXiv:1810.06784; DiCE, arXiv:1802.05098, in the form with advantages of Loaded DiCE, arXiv:1909.10549.
-Fast weights: Schmidhuber, 1992; arXiv:1610.06258.
+decides which second-order terms that derivative sees: the estimator.
+
+MAML, arXiv:1703.03400; Meta-SGD, arXiv:1707.09835; LVC (ProMP), arXiv:1810.06784; DiCE, arXiv:1802.05098, in the form
+with advantages of Loaded DiCE, arXiv:1909.10549; fast weights: Schmidhuber, 1992, arXiv:1610.06258.
 """
 
 # M mazes, E attempts, W = M*E of them, N steps of all attempts, C cells of all mazes, U distinct observations, A moves,
