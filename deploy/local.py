@@ -23,8 +23,9 @@ Record = dict[str, Any]  # one line of updates.jsonl
 TICK_S = 0.2  # how often the processes are looked at where nothing else happens
 LEARNER_GRACE_S = 4.0  # to save a checkpoint
 ACTOR_GRACE_S = 0.5  # an actor holds nothing that matters
-SHORT_LIFE_S = 10.0  # an actor that lived less died at once: the next one waits
-LONGEST_PAUSE_S = 30.0
+SHORT_LIFE_S = 2.0  # an actor that lived less died at once, for it takes a second to join: the next one waits
+LONGEST_PAUSE_S = 30.0  # where it ends by itself: the next will, too
+LONGEST_KILLED_PAUSE_S = 1.0  # where somebody kills it: the next may get to work
 LEFT_PAUSE_S = 1.0  # an actor that left unharmed was probably told that the run is over
 
 
@@ -156,7 +157,8 @@ class Post:
         if self._due is None:
             self._report()
             short = now - self._began < SHORT_LIFE_S
-            self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s or 0.5) if short else 0.0
+            longest_s = LONGEST_PAUSE_S if self.process.returncode >= 0 else LONGEST_KILLED_PAUSE_S
+            self._pause_s = min(longest_s, 2 * self._pause_s or 0.5) if short else 0.0
             self._due = now + max(self._pause_s, 0.0 if self.process.returncode else LEFT_PAUSE_S)
         if now >= self._due:
             end(self.process, 0.0)

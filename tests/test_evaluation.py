@@ -322,6 +322,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 30 updates with mazes of all families."""
     folder = tmp_path_factory.mktemp("mixed") / "run"
     settings = (
+        "maze.side=9",
         "maze.family=perfect,braided,blocks,rooms",
         *("inner.steps=4", "outer.attempts=1", "run.mazes=20", "run.mazes_per_lease=10", "run.updates=30"),
     )
