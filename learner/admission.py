@@ -130,38 +130,41 @@ def _shares(whole: Replay, mazes: int) -> Iterator[Replay]:
     if len(whole.mazes) == mazes:
         yield whole
         return
-    ends = [np.cumsum(np.append(0, done.length_W)) for done in whole.walks]  # where each attempt begins and ends
     for first in range(0, len(whole.mazes), mazes):
-        rows = slice(first, first + mazes)
-        cells = whole.mazes.cells_of(rows)
-        assert isinstance(cells, slice)
-        walkers = [slice(*(at * (len(end_W) // len(whole.mazes)) for at in (first, first + mazes))) for end_W in ends]
-        steps = [slice(end_W[some.start], end_W[some.stop]) for end_W, some in zip(ends, walkers, strict=True)]
-        met_U = np.zeros(len(whole.feature_UF), np.bool_)
-        for done, some in zip(whole.walks, steps, strict=True):
-            met_U[done.row_N[some]] = True
-        number_U = (np.cumsum(met_U) - 1).astype(np.int32)  # as if the others had not been there
-        walks = (
-            Walk(
-                done.length_W[attempts],
-                done.end_W[attempts] - cells.start,
-                done.move_N[some],
-                done.at_N[some] - cells.start,
-                number_U[done.row_N[some]],
-                done.known_N[some],
-                done.hope_N[some],
-                done.gain_N[some],
-            )
-            for done, attempts, some in zip(whole.walks, walkers, steps, strict=True)
-        )
-        yield Replay(
-            mazes=whole.mazes[rows],
-            feature_UF=whole.feature_UF[met_U],
-            maze_U=None if whole.maze_U is None else whole.maze_U[met_U] - first,
-            walks=tuple(walks),
-            knowns=tuple(Known(known.visited_C[cells], known.way_C[cells]) for known in whole.knowns),
-            behaviours=tuple(log_prob[some] for log_prob, some in zip(whole.behaviours, steps, strict=True)),
-        )
+        yield _share(whole, slice(first, first + mazes))
+
+
+def _share(whole: Replay, rows: slice) -> Replay:
+    """What a replay says of some of its mazes, as if the others had not been there."""
+    cells = whole.mazes.cells_of(rows)
+    assert isinstance(cells, slice)
+    steps = [_steps_of(done, rows, len(whole.mazes)) for done in whole.walks]
+    met_U = np.zeros(len(whole.feature_UF), np.bool_)
+    for done, some in zip(whole.walks, steps, strict=True):
+        met_U[done.row_N[some]] = True
+    number_U = (np.cumsum(met_U) - 1).astype(np.int32)
+    walks = []
+    for done, some in zip(whole.walks, steps, strict=True):
+        each = len(done.length_W) // len(whole.mazes)
+        attempts = slice(rows.start * each, rows.stop * each)
+        end_W, at_N = done.end_W[attempts] - cells.start, done.at_N[some] - cells.start
+        dreams = (dream_N[some] for dream_N in (done.known_N, done.hope_N, done.gain_N))
+        row_N = number_U[done.row_N[some]]
+        walks.append(Walk(done.length_W[attempts], end_W, done.move_N[some], at_N, row_N, *dreams))
+    return Replay(
+        mazes=whole.mazes[rows],
+        feature_UF=whole.feature_UF[met_U],
+        maze_U=None if whole.maze_U is None else whole.maze_U[met_U] - rows.start,
+        walks=tuple(walks),
+        knowns=tuple(Known(known.visited_C[cells], known.way_C[cells]) for known in whole.knowns),
+        behaviours=tuple(log_prob_N[some] for log_prob_N, some in zip(whole.behaviours, steps, strict=True)),
+    )
+
+
+def _steps_of(done: Walk, rows: slice, mazes: int) -> slice:
+    """Which steps of all were made in some of the mazes."""
+    ends = np.append(0, done.length_W.reshape(mazes, -1).sum(axis=1).cumsum())
+    return slice(int(ends[rows.start]), int(ends[rows.stop]))
 
 
 class _Record:

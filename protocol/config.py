@@ -161,7 +161,7 @@ class OuterConfig(Section):
     entropy: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the policy's entropy, nats
     gae_lambda: Share = 0.9  # lambda: how far credit reaches back, 1 to the start of the attempt
     exploration: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the E-MAML term; at 1 exact with estimator maml
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.005  # of Adam; falls linearly to 0
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01  # of Adam; falls linearly to 0
     max_gradient_norm: Annotated[float, Field(gt=0.0)] = 0.2  # a longer meta-gradient is scaled down to it
 
 
@@ -169,7 +169,7 @@ class RunConfig(Section):
     """How much is done, in what portions, by whom."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    updates: Positive = 900
+    updates: Positive = 600
     mazes: Annotated[int, Field(ge=1, le=10_000)] = 60  # M mazes in a meta-batch
     mazes_per_lease: Positive = 30  # mazes an actor takes at a time
     # Steps after which an attempt has failed, per cell of the maze, walls included: no maze's shortest way is as long.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from protocol.config import Config
 from protocol.learning import policy
-from protocol.learning.inner import CREDIT_SCALE, Theta, unflatten
+from protocol.learning.inner import CREDIT_SCALE, DREAM_SCALE, Theta, unflatten
 from protocol.world.maze import Floats
 from protocol.world.walk import Walk
 from tests.robot import MOST_GAIN, NO_EXIT, NO_WAY, Cell, Drawing, Dream, Past, Robot
@@ -208,7 +208,7 @@ def dreams(theta: Theta, attempts_left: int, config: Config) -> Tensor:
                     1.0,
                 ]
                 hidden = torch.relu(torch.tensor(facts, dtype=torch.float32).double() @ theta["dream.in"])
-                strength = strength + hidden @ theta["dream.out"]
+                strength = strength + DREAM_SCALE * (hidden @ theta["dream.out"])
             strengths.append(step_size(theta, "cells", config) * strength)
     return torch.cat(strengths).reshape(2, NO_EXIT + 1)
 

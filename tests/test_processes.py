@@ -222,6 +222,28 @@ def test_theta_is_the_same_with_any_number_of_actors(house: House, quiet: list[s
         exits(actor, 0)
 
 
+def test_theta_is_the_same_where_leases_differ_in_family_and_side(tmp_path: Path) -> None:
+    """And so whoever's rollouts are checked together with whose."""
+    mixed = Config.model_validate(
+        CONFIG.model_dump()
+        | {
+            "maze": {"family": ["perfect", "rooms", "blocks"], "side": [5, 7], "min_distance": 2, "traps": 0.05},
+            "inner": {"steps": 3},
+            "outer": {"attempts": 1},
+        }
+    )
+    found = []
+    for actors in (1, 3):
+        (tmp_path / str(actors)).mkdir()
+        with new_house(tmp_path / str(actors)) as house:
+            learner = house.learner(mixed)
+            for _ in range(actors):
+                house.actor()
+            learner.ends()
+            found.append(house.hashes())
+    assert found[0] == found[1]
+
+
 def test_actors_killed_and_replaced_change_nothing(house: House, quiet: list[str]) -> None:
     learner = house.learner()
     first, _ = house.actor(), house.actor()

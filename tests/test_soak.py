@@ -30,7 +30,7 @@ GROWTH = 0.01
 CROWD = 20  # connections at a time
 MOST = 200  # the same, once
 KILLING_S = 60.0
-LEASE_S = 0.05  # what a quick actor of the crowd takes
+LEASE_S = 0.1  # what a quick actor of the crowd takes: so long that the learner keeps up with all of them
 
 
 def held(pid: int) -> tuple[int, int]:
@@ -146,8 +146,8 @@ def updates_per_s(folder: Path, config: Config, times_s: list[float]) -> float:
         with crowd(house, times_s, honest):
             learner.until(20)
             began = time.monotonic()
-            learner.until(120)
-            return 100 / (time.monotonic() - began)
+            learner.until(80)
+            return 60 / (time.monotonic() - began)
 
 
 def test_one_slow_actor_among_eight_costs_less_than_a_tenth(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from protocol.world.walk import MOST_GAIN, NO_EXIT, NO_WAY
 
 A = len(MOVES)
 CREDIT_SCALE = 10.0  # of a credit network's output: what one attempt must teach is far larger than Adam's steps
+DREAM_SCALE = 0.3  # of that for dreams, which begin nearly right: at full speed they drift where little is at stake
 DREAMT = 9  # what `_dreamt` knows of a dream, and 1 for the bias
 
 Theta = dict[str, Array]
@@ -123,7 +124,7 @@ def dreams(theta: Theta, attempts_left: int, config: Config) -> Array:
     credit_X = like(((kind == HOPE) | (gain == 0)).astype(np.float32), theta["policy.in"])
     if "dream.in" in theta:
         known_XG = like(_dreamt(kind, gain, attempts_left), theta["dream.in"])
-        credit_X = credit_X + relu(known_XG @ theta["dream.in"]) @ theta["dream.out"]
+        credit_X = credit_X + DREAM_SCALE * (relu(known_XG @ theta["dream.in"]) @ theta["dream.out"])
     return (alpha(theta, "cells", config) * credit_X).reshape(DREAMS, GAINS)
 
 
