@@ -28,7 +28,8 @@ CHECKPOINT_EVERY = 20
 SMALL = {  # mazes, and no end to them
     "CLEW_MAZE__SIDE": "5",
     "CLEW_MAZE__MIN_DISTANCE": "2",
-    "CLEW_RUN__HORIZON": "20",
+    "CLEW_INNER__STEPS": "1",
+    "CLEW_RUN__HORIZON_PER_CELL": "1",
     "CLEW_RUN__MAZES": "4",
     "CLEW_RUN__MAZES_PER_LEASE": "2",
     "CLEW_RUN__UPDATES": "1000000",
