@@ -169,7 +169,7 @@ class RunConfig(Section):
     """How much is done, in what portions, by whom."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    updates: Positive = 600
+    updates: Positive = 900
     mazes: Annotated[int, Field(ge=1, le=10_000)] = 60  # M mazes in a meta-batch
     mazes_per_lease: Positive = 30  # mazes an actor takes at a time
     # Steps after which an attempt has failed, per cell of the maze, walls included: no maze's shortest way is as long.
