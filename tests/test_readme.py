@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ def commands() -> list[str]:
 
 def adapted(line: str, system: Composed) -> str:
     """Fewer actors, this machine's own address, nothing that goes on for ever, no image that cannot be had."""
-    gateway = inspect("bridge")["IPAM"]["Config"][0]["Gateway"]
+    network = inspect("bridge")["IPAM"]["Config"][0]  # an engine that was started again names no gateway
+    gateway = network.get("Gateway") or ip_network(network["Subnet"])[1]
     line = line.replace("actor=8", "actor=3").replace("logs -f", "logs")
     line = line.replace("192.0.2.7:7777", f"{gateway}:{system.environment['LEARNER_PORT']}")
     if "compose.actors.yaml" in line:
