@@ -13,6 +13,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,12 @@ def docker(*arguments: object, timeout_s: float = STEP_S) -> str:
 def inspect(thing: str) -> Any:
     """All that the engine knows of a container, an image, a network."""
     return json.loads(docker("inspect", thing))[0]
+
+
+def bridge() -> str:
+    """The address at which containers on the default network find this machine."""
+    network = inspect("bridge")["IPAM"]["Config"][0]  # an engine that was started again names no gateway
+    return str(network.get("Gateway") or ip_network(network["Subnet"])[1])
 
 
 def until(holds: Callable[[], object], within_s: float = STEP_S) -> None:

@@ -15,7 +15,7 @@ import pytest
 from protocol.config import Config
 from protocol.wire.keys import ActorKeys
 from protocol.wire.links import ActorLinks
-from tests.engine import CHECKPOINT_EVERY, ROOT, Composed, Images, docker, inspect, run, until
+from tests.engine import CHECKPOINT_EVERY, ROOT, Composed, Images, bridge, docker, inspect, run, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(2_700)]
 
@@ -234,7 +234,7 @@ def test_with_a_key_actors_of_another_project_join_through_the_published_port(
     composed.compose("run", "--rm", "keys", "add", "workshop")
     try:
         keys = handed_out(composed, "workshop", tmp_path)
-        gateway = inspect("bridge")["IPAM"]["Config"][0]["Gateway"]
+        gateway = bridge()
         learner = f"{gateway}:{composed.environment['LEARNER_PORT']}"
         with elsewhere(composed, images, keys, learner, network, actors=2) as other:
             until(lambda: composed.actors == 4)

@@ -41,9 +41,8 @@ FILE = [f"S...\n{above}.\n{below}.\n#..E" for above in ROWS for below in ROWS]
 
 
 def draw(count: int = 30, seed: int = 0, held_out: bool = False, **maze: Any) -> Mazes:
-    return sample(
-        MazeConfig(**{"family": "perfect", "side": 9} | maze), count, np.random.default_rng(seed), held_out=held_out
-    )
+    config = MazeConfig.model_validate({"family": "perfect", "side": 9} | maze)
+    return sample(config, count, np.random.default_rng(seed), held_out=held_out)
 
 
 def grids(mazes: Mazes) -> Kinds:

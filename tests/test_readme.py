@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
-from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
-from tests.engine import ROOT, STEP_S, Composed, Images, inspect, new_project, run, until
+from tests.engine import ROOT, STEP_S, Composed, Images, bridge, new_project, run, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(2_700)]
 
@@ -27,8 +26,7 @@ def commands() -> list[str]:
 
 def adapted(line: str, system: Composed) -> str:
     """Fewer actors, this machine's own address, nothing that goes on for ever, no image that cannot be had."""
-    network = inspect("bridge")["IPAM"]["Config"][0]  # an engine that was started again names no gateway
-    gateway = network.get("Gateway") or ip_network(network["Subnet"])[1]
+    gateway = bridge()
     line = line.replace("actor=8", "actor=3").replace("logs -f", "logs")
     line = line.replace("192.0.2.7:7777", f"{gateway}:{system.environment['LEARNER_PORT']}")
     if "compose.actors.yaml" in line:
