@@ -22,7 +22,7 @@ SETTING = (  # over the defaults: what training with many attempts costs, from a
     "inner.attempts=20",
     "outer.attempts=20",
     "run.mazes=40",
-    "run.mazes_per_lease=20",
+    "run.mazes_per_lease=40",
     "run.horizon_per_cell=1.2345",  # 100 steps
     "policy.dreams=false",
 )

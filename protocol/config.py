@@ -53,16 +53,15 @@ def _sides(value: object) -> object:
 class MazeConfig(Section):
     """Which mazes are drawn. A lease draws one of the families and one of the sides, each as likely as the others."""
 
+    # The families, one or a list.
     family: Annotated[Family | tuple[Family, ...], BeforeValidator(_families)] = (
         "perfect",
         "braided",
         "blocks",
         "rooms",
-    )  # one, or a list
-    side: Annotated[Side | tuple[Side, ...], BeforeValidator(_sides)] = (
-        9,
-        13,
-    )  # n: cells along one edge; one, or a list
+    )
+    # Cells along one edge (n), one number or a list.
+    side: Annotated[Side | tuple[Side, ...], BeforeValidator(_sides)] = (9, 15)
     # The start is (0, 0). corner: the exit is (n-1, n-1); center: the middle cells are exits, up to four of them (nine
     # in family 'blocks'); random: as many as `exits` says.
     exit: Literal["corner", "random", "center"] = "random"
@@ -169,7 +168,7 @@ class RunConfig(Section):
     """How much is done, in what portions, by whom."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    updates: Positive = 900
+    updates: Positive = 1000
     mazes: Annotated[int, Field(ge=1, le=10_000)] = 60  # M mazes in a meta-batch
     mazes_per_lease: Positive = 30  # mazes an actor takes at a time
     # Steps after which an attempt has failed, per cell of the maze, walls included: no maze's shortest way is as long.
