@@ -17,7 +17,10 @@ MAY_IMPORT = {
     "learner": {"learner", "protocol"},
     "deploy": OURS,
 }
-MAY_SEE = {"protocol.world": {"protocol.world"}, "protocol.learning": {"protocol.world", "protocol.learning"}}
+MAY_SEE = {
+    "protocol.world": {"protocol.world", "protocol.compiled"},
+    "protocol.learning": {"protocol.world", "protocol.learning", "protocol.compiled"},
+}
 OUTSIDE = {"zmq", "msgpack", "socket", "asyncio", "threading", "time", "signal", "subprocess", "prometheus_client"}
 IMPURE = {  # what may know of sockets, clocks, threads and metrics: all the rest of the three packages is mathematics
     *("protocol.wire.frames", "protocol.wire.links", "protocol.wire.keys"),

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.rollout import Trial, attempt_and_adapt
 from deploy.study.curves import Curve, Outcome, Point, Reals, each_curve, mean_curve
 from deploy.study.exam import Exam
 from deploy.study.explorer import explore
 from learner import checkpoint
 from protocol.config import ClewError, Config
 from protocol.learning.inner import shapes
+from protocol.learning.trial import Trial, attempt_and_adapt
 from protocol.world.maze import EXIT, Floats, Indices, Ints, Mazes
 from protocol.world.senses import offsets
 from protocol.world.walk import Walk

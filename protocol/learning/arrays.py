@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from protocol.learning import exact
+
 Array = Any  # a numpy array or a torch tensor
 
 
@@ -54,7 +56,12 @@ def sum_by(value_AN: Array, group_N: Array, groups: int) -> Array:
 
 def exp(array: Array) -> Array:
     """e^x, element by element."""
-    return array.exp() if is_torch(array) else np.exp(array)
+    return array.exp() if is_torch(array) else exact.exp(array)
+
+
+def product(left: Array, right: Array) -> Array:
+    """[..., R, C] the matrix product of [..., R, F] and [..., F, C]."""
+    return left @ right if is_torch(left) else exact.product(left, right)
 
 
 def relu(array: Array) -> Array:
@@ -72,7 +79,7 @@ def log_softmax(logit_AN: Array) -> Array:
     if is_torch(logit_AN):
         return logit_AN.log_softmax(0)
     shifted = logit_AN - logit_AN.max(axis=0)
-    shifted -= np.log(np.exp(shifted).sum(axis=0))
+    shifted -= exact.log(exact.total(exact.exp(shifted)))
     return shifted
 
 

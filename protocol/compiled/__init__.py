@@ -1,0 +1,36 @@
+"""Some functions of `world` and `learning` once more, as machine code that numba makes: one element after another.
+
+Every result has the same bits as that of the function of the same name there, which says what is computed and why, and
+tests compare the two. Without numba everything runs as well, several times slower.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+import numpy.typing as npt
+
+Numbers = npt.NDArray[Any]
+
+
+@lru_cache
+def compiled(module: str) -> Any:
+    """A module of this package; None where numba is not installed, or told by its NUMBA_DISABLE_JIT to do nothing."""
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        return None
+    try:
+        return import_module(f"{__name__}.{module}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("numba", "llvmlite"):
+            raise
+        return None
+
+
+def machine_code(function: Any) -> Any:
+    """Decorates what numba shall compile: when it is first called, and kept on disk from then on."""
+    from numba import njit
+
+    return njit(cache=True, nogil=True, error_model="numpy")(function)
