@@ -22,11 +22,10 @@ def compiled(module: str) -> Any:
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         return None
     try:
-        return import_module(f"{__name__}.{module}")
-    except ModuleNotFoundError as error:
-        if error.name not in ("numba", "llvmlite"):
-            raise
+        import numba  # noqa: F401  # it may be missing, or refuse the numpy that is installed
+    except ImportError:
         return None
+    return import_module(f"{__name__}.{module}")
 
 
 def machine_code(function: Any) -> Any:
