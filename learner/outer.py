@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -320,12 +320,13 @@ def advantages(stage: Stage, value_N: Tensor, config: Config) -> Tensor:
     reward_N = (1 - goes_on_N) * stage.found_W.index_select(0, made.attempt_N)
     delta_N = reward_N + config.run.discount * goes_on_N * value_N.roll(-1) - value_N
 
-    attempts, horizon = len(stage.length_W), int(stage.length_W.max())
-    row_N = made.time_N * attempts + made.attempt_N
-    sum_TW = delta_N.new_zeros(horizon * attempts).index_copy(0, row_N, delta_N).view(horizon, attempts)
-    for after, before in pairwise(reversed(sum_TW.unbind())):
-        before.add_(after, alpha=config.run.discount * config.outer.gae_lambda)
-    return sum_TW.flatten().index_select(0, row_N)
+    # Sums over 2, 4, 8, ... steps, each of two that are half as long: a loop over all steps would be many small calls.
+    decay, reach, longest = config.run.discount * config.outer.gae_lambda, 1, int(stage.length_W.max())
+    while reach < longest:
+        later_N = delta_N[reach:] * (stage.left_N[:-reach] > reach)
+        delta_N = torch.cat((delta_N[:-reach] + decay**reach * later_N, delta_N[-reach:]))
+        reach *= 2
+    return delta_N
 
 
 def fitted_value(stage: Stage, fit_FG: Tensor) -> Tensor:

@@ -38,6 +38,18 @@ def take(table_AG: Array, row_N: Array) -> Array:
     return table_AG.flatten().index_select(0, (first_A1 + row_N).flatten()).view(moves, len(row_N))
 
 
+def pick(table_DG: Array, column_N: Array) -> Array:
+    """[D, N] columns of a table of few, each of which is wanted many times.
+
+    Its gradient is a product: adding thousands of numbers in one place, one after another, is what a GPU is worst at.
+    """
+    if not is_torch(table_DG):
+        return table_DG.take(column_N, axis=1)
+    torch = sys.modules["torch"]
+    each_G1 = torch.arange(table_DG.shape[1], device=column_N.device)[:, None]
+    return table_DG @ (each_G1 == column_N).to(table_DG.dtype)
+
+
 def turned(array_NA: Array) -> Array:
     """[A, N] with the values of each row side by side in memory."""
     return array_NA.T.contiguous() if is_torch(array_NA) else np.ascontiguousarray(array_NA.T)

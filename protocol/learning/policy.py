@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocol.config import Config
-from protocol.learning.arrays import Array, exp, fixed, least, like, log_softmax, product, relu, turned
+from protocol.learning.arrays import Array, exp, fixed, least, like, log_softmax, pick, product, relu, turned
 from protocol.world.maze import MOVES, Floats
 from protocol.world.senses import Bytes, features, open_moves, turns
 from protocol.world.walk import NO_EXIT
@@ -108,7 +108,7 @@ def log_prob(score_AN: Array, delta_AN: Array, dream_DG: Array, known_N: Array, 
     logit_AN = score_AN + delta_AN * ~dreams_N
     pi_AN = exp(log_softmax(logit_AN))
     share_A16 = like(SHARE_A16, score_AN)
-    for strength_G, moves_N in ((dream_DG[KNOWN], known_N), (dream_DG[HOPE], hope_N)):
-        strength_N = strength_G[gain_N] * (moves_N > 0)
-        logit_AN = logit_AN + strength_N * (share_A16[:, moves_N] - pi_AN)
+    strength_DN = pick(dream_DG, gain_N)
+    for strength_N, moves_N in ((strength_DN[KNOWN], known_N), (strength_DN[HOPE], hope_N)):
+        logit_AN = logit_AN + strength_N * (moves_N > 0) * (share_A16[:, moves_N] - pi_AN)
     return log_softmax(logit_AN)
