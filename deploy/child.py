@@ -33,9 +33,8 @@ def main() -> None:
     keep_freed_memory()
     logs.configure("text", job["role"], logging.WARNING)
     code = ROLES[job.pop("role")](**job)
-    os._exit(
-        code
-    )  # all is saved and told: what Python still does at its end takes seconds with torch on a busy machine
+    # All is saved and told. What Python does at its own end takes seconds after torch, and more on a busy machine.
+    os._exit(code)
 
 
 def end_with_parent() -> None:

@@ -21,9 +21,7 @@ from protocol.config import ClewError, Config
 Record = dict[str, Any]  # one line of updates.jsonl
 
 TICK_S = 0.2  # how often the processes are looked at where nothing else happens
-LEARNER_GRACE_S = (
-    30.0  # to finish its update and save a checkpoint, also on a busy machine; it takes a moment otherwise
-)
+LEARNER_GRACE_S = 30.0  # to finish its update and save a checkpoint: a moment, unless the machine is very busy
 ACTOR_GRACE_S = 0.5  # an actor holds nothing that matters
 SHORT_LIFE_S = 2.0  # an actor that lived less died at once, for it takes a second to join: the next one waits
 LONGEST_PAUSE_S = 30.0  # where it ends by itself: the next will, too
@@ -96,7 +94,7 @@ class Fleet:
         return sum(post.process.poll() is None for post in self._actors)
 
     def stop(self, in_haste: Callable[[], bool] = lambda: False) -> None:
-        """Everyone ends: asked first, killed when it takes too long, or as soon as it is to happen `in_haste`."""
+        """Everyone ends: asked first, and killed when it takes too long or has to happen `in_haste`."""
         everyone = [(post.process, ACTOR_GRACE_S) for post in self._actors]
         for process, _ in [*everyone, (self._learner, 0.0)]:
             process.terminate()
@@ -120,6 +118,8 @@ class Fleet:
         assert self._learner.stdout
         with self._learner.stdout as lines:
             for line in lines:
+                if not line.endswith("\n"):
+                    break  # it was killed while it spoke
                 told = json.loads(line)
                 self._error = told.get("error", "")
                 if not self._error:

@@ -181,10 +181,10 @@ def _read(path: Path) -> Checkpoint:
             square=arrays["adam.square"],
             steps=about.steps,
         )
-    except (OSError, KeyError, SafetensorError) as error:
-        raise CheckpointError(str(error)) from None
     except ValidationError:
         raise ClewError(f"checkpoint {path} is of another version of clew; use that one") from None
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(str(error)) from None
 
 
 def _about(path: Path) -> About:
