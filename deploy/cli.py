@@ -48,6 +48,10 @@ MetricsHost = Annotated[str, typer.Option(help="0.0.0.0 for a Prometheus on anot
 LogFormat = Annotated[logs.Style, typer.Option(help="Of what is said on standard error.")]
 Device = Annotated[str, typer.Option(help="Of the learner: auto (a GPU where there is one), cpu or cuda.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")]
+BeginOrResume = Annotated[
+    bool,
+    typer.Option("--begin-or-resume", help="Resume the run of --run-dir, or begin it where there is none yet."),
+]
 Actors = Annotated[int, typer.Option(min=1, help="Actor processes.")]
 Mazes = Annotated[
     list[Path] | None,
@@ -107,10 +111,14 @@ def train(
                 alive = fleet.actors_alive or alive
                 display.show(tally, alive)
             display.show(tally, alive, now=True)
-        fleet.stop()
+        fleet.stop(in_haste=lambda: len(stopped) > 1)  # a second Ctrl-C waits for nothing
         fleet.raise_for_failure()
-    done = tally.update >= settings.run.updates
-    print(f"{'done' if done else 'stopped'} after {tally.update} updates, kept in {folder}")
+    kept = checkpoint.load(folder)
+    if kept is None:
+        print("stopped before the run began; nothing is kept")
+    else:
+        done = kept.update >= settings.run.updates
+        print(f"{'done' if done else 'stopped'} after {kept.update} updates, kept in {folder}")
 
 
 @app.command()
@@ -122,6 +130,7 @@ def learner(
     seed: Seed = None,
     assignments: Set = None,
     resume: Resume = False,
+    begin_or_resume: BeginOrResume = False,
     device: Device = "auto",
     keys: Keys = None,
     metrics_port: MetricsPort = None,
@@ -130,6 +139,7 @@ def learner(
 ) -> None:
     """A learner alone; start actors by hand. Under torchrun, one of several processes."""
     require("torch", "safetensors")
+    from learner import checkpoint
     from learner.learner import Learner, find_device, live, repeat_exactly
     from learner.parallel import RankError, Seat, Team, follow
 
@@ -143,8 +153,10 @@ def learner(
                 repeat_exactly()
                 follow(seat, where)
                 return
-        folder = run_folder(run_dir, resume)
+        folder = run_folder(run_dir, resume or begin_or_resume)
+        resume = resume or (begin_or_resume and checkpoint.holds_run(folder))
         settings = configured(config, assignments, seed, updates, folder if resume else None)
+        checkpoint.beginning(folder, settings, resume)  # a refusal comes before anything is started
         mine = LearnerKeys.of(keys) if keys else None
         print(f"run {folder}", flush=True)
         with Team(seat, settings, where) if seat else nullcontext() as team:
@@ -349,7 +361,7 @@ def configured(
 def run_folder(given: Path | None, resume: bool) -> Path:
     """The run's directory: a new one named after the time, if none is given."""
     if resume and not given:
-        raise ClewError("--resume needs to know which run; add --run-dir DIR")
+        raise ClewError("a run can be resumed only where it is known which one; add --run-dir DIR")
     return given or Path("runs") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
 
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -21,7 +21,7 @@ from protocol.config import ClewError, Config
 Record = dict[str, Any]  # one line of updates.jsonl
 
 TICK_S = 0.2  # how often the processes are looked at where nothing else happens
-LEARNER_GRACE_S = 4.0  # to save a checkpoint
+LEARNER_GRACE_S = 30.0  # to finish its update and save a checkpoint: a moment, unless the machine is very busy
 ACTOR_GRACE_S = 0.5  # an actor holds nothing that matters
 SHORT_LIFE_S = 2.0  # an actor that lived less died at once, for it takes a second to join: the next one waits
 LONGEST_PAUSE_S = 30.0  # where it ends by itself: the next will, too
@@ -56,6 +56,7 @@ class Fleet:
         }
         self._records: SimpleQueue[Record | None] = SimpleQueue()
         self._error = ""
+        self._killed = False  # whether the learner took too long to end
         self._learner = start(job, "learner", subprocess.PIPE)
         self._listeners = [threading.Thread(target=listen, daemon=True) for listen in (self._hear, self._relay)]
         for listener in self._listeners:
@@ -92,12 +93,13 @@ class Fleet:
     def actors_alive(self) -> int:
         return sum(post.process.poll() is None for post in self._actors)
 
-    def stop(self) -> None:
-        """Everyone ends: asked first, killed when it takes too long."""
+    def stop(self, in_haste: Callable[[], bool] = lambda: False) -> None:
+        """Everyone ends: asked first, and killed when it takes too long or has to happen `in_haste`."""
         everyone = [(post.process, ACTOR_GRACE_S) for post in self._actors]
         for process, _ in [*everyone, (self._learner, 0.0)]:
             process.terminate()
-        for process, grace_s in [(self._learner, LEARNER_GRACE_S), *everyone]:
+        self._killed |= end(self._learner, LEARNER_GRACE_S, in_haste)
+        for process, grace_s in everyone:
             end(process, grace_s)
         for listener in self._listeners:
             listener.join()
@@ -108,14 +110,16 @@ class Fleet:
         if self._error:
             raise ClewError(self._error)
         if code not in (0, -signal.SIGTERM):  # the latter: stopped before it had begun
-            how = ending(code)
-            raise LearnerError(f"the learner died ({how}); go on from its last checkpoint with --resume")
+            how = "took too long to end and was killed" if self._killed else f"died ({ending(code)})"
+            raise LearnerError(f"the learner {how}; go on from its last checkpoint with --resume")
 
     def _hear(self) -> None:
         """What the learner's child tells its parent."""
         assert self._learner.stdout
         with self._learner.stdout as lines:
             for line in lines:
+                if not line.endswith("\n"):
+                    break  # it was killed while it spoke
                 told = json.loads(line)
                 self._error = told.get("error", "")
                 if not self._error:
@@ -188,16 +192,20 @@ def start(job: Record, name: str, errors: int | IO[str]) -> subprocess.Popen[str
     return process
 
 
-def end(process: subprocess.Popen[str], grace_s: float) -> None:
-    """`process` is over and reaped, after `grace_s` at the latest."""
-    try:
-        process.wait(grace_s)
-    except subprocess.TimeoutExpired:
+def end(process: subprocess.Popen[str], grace_s: float, in_haste: Callable[[], bool] = lambda: False) -> bool:
+    """`process` is over and reaped, after `grace_s` at the latest. Whether it had to be killed."""
+    deadline = time.monotonic() + grace_s
+    while process.poll() is None and time.monotonic() < deadline and not in_haste():
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(min(TICK_S, grace_s))
+    killed = process.poll() is None
+    if killed:
         process.kill()
         process.wait()
     assert process.stdin
     with suppress(BrokenPipeError):
         process.stdin.close()
+    return killed
 
 
 def ending(code: int) -> str:

@@ -26,6 +26,7 @@ from safetensors.numpy import save as save_arrays
 
 from deploy.cli import app
 from deploy.settings import load
+from learner.checkpoint import load as load_checkpoint
 from protocol.config import ClewError, Config
 
 ROOT = Path(__file__).parent.parent
@@ -272,6 +273,42 @@ def test_resume_wants_to_know_which_run(tmp_path: Path) -> None:
     assert_refused(clew("train", "--resume", folder=tmp_path), "--run-dir")
 
 
+@pytest.mark.parametrize("role", ["train", "learner"])
+def test_a_run_directory_that_is_mistyped_is_said_and_begins_no_run(role: str, tmp_path: Path) -> None:
+    for folder in ("mistyped", "."):
+        result = clew(role, *TINY, "--resume", "--run-dir", folder, folder=tmp_path)
+        assert_refused(result, f"{folder} holds no run to resume; change --run-dir, or begin one without --resume")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_was_killed_before_any_other_checkpoint_is_resumed_as_itself(tmp_path: Path) -> None:
+    given = [*ENDLESS, "--seed", "7", "--set", "run.checkpoint_every=1000000"]
+    with running("train", *given, "--run-dir", "run", folder=tmp_path) as process:
+        first_line(process.stdout, r"update \d+/")
+        os.kill(children(process.pid)["learner"], signal.SIGKILL)
+        _, errors = process.communicate()
+        assert process.returncode == 1
+    assert errors == "clew: the learner died (signal 9); go on from its last checkpoint with --resume\n"
+    before = [record["theta_sha256"] for record in records(tmp_path / "run")]
+    with running("train", "--resume", "--run-dir", "run", folder=tmp_path) as process:
+        wait_until(lambda: len(records(tmp_path / "run")) >= len(before))
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    again = [record["theta_sha256"] for record in records(tmp_path / "run")]
+    assert again[: len(before)] == before
+
+
+def test_whoever_starts_a_learner_again_and_again_says_so_once_and_for_all(tmp_path: Path) -> None:
+    arguments = (*TINY, "--begin-or-resume", "--run-dir", "run", "--bind", "tcp://127.0.0.1:0")
+    for said in ("begins a run in run", "resumes the run after update 0 in run"):
+        with running("learner", *arguments, folder=tmp_path) as learner:
+            first_line(learner.stderr, said)
+            learner.terminate()
+            learner.communicate()
+        assert learner.returncode == 0
+    assert_refused(clew("learner", "--begin-or-resume", folder=tmp_path), "add --run-dir")
+
+
 def test_resuming_a_run_of_another_config_is_refused(trained: Path) -> None:
     arguments = ("--resume", "--run-dir", trained, "--set", "maze.side=7")
     assert_refused(clew("train", *arguments, folder=trained), r"maze\.side")
@@ -294,13 +331,52 @@ def test_a_run_survives_a_dead_actor_and_goes_on_after_ctrl_c(tmp_path: Path) ->
     stopped = int(first_line(output.splitlines(), r"stopped after (\d+) updates")[1])
 
     with running("train", "--resume", "--run-dir", "run", folder=tmp_path) as process:  # with the run's own config
-        assert int(first_line(process.stdout, r"update (\d+)/")[1]) > stopped
+        assert int(first_line(process.stdout, r"update (\d+)/")[1]) >= stopped
         with ending([process.pid, *children(process.pid).values()], 5):
             process.send_signal(signal.SIGINT)
         output, errors = process.communicate()
         assert (process.returncode, errors) == (0, "")
     again = int(first_line(output.splitlines(), r"stopped after (\d+) updates")[1])
     assert [record["update"] for record in records(tmp_path / "run")] == list(range(1, again + 1))
+
+
+SLOW_END = """
+import atexit, sys, time
+if "deploy.child" in sys.orig_argv:
+    atexit.register(time.sleep, 600)
+"""
+
+
+def test_ctrl_c_says_what_is_on_the_disk_however_long_python_takes_to_end(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_END)
+    slow = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])}
+    command = [*CLEW, "train", *ENDLESS, "--run-dir", "run"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, env=slow, stdout=pipe, stderr=pipe, text=True) as process:
+        first_line(process.stdout, r"update \d+/")
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=2 * DEADLINE_S)
+    assert (process.returncode, errors) == (0, "")
+    kept = load_checkpoint(tmp_path / "run")
+    assert kept
+    assert output.splitlines()[-1] == f"stopped after {kept.update} updates, kept in run"
+    assert len(records(tmp_path / "run")) == kept.update > 0
+
+
+def test_a_second_ctrl_c_waits_for_nothing(tmp_path: Path) -> None:
+    with running("train", *ENDLESS, "--run-dir", "run", folder=tmp_path) as process:
+        first_line(process.stdout, r"update \d+/")
+        everyone = children(process.pid)
+        os.kill(everyone.pop("learner"), signal.SIGSTOP)
+        with ending(list(everyone.values()), DEADLINE_S):  # so the first has been heard
+            process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=DEADLINE_S / 2)
+    assert process.returncode == 1
+    assert (
+        errors
+        == "clew: the learner took too long to end and was killed; go on from its last checkpoint with --resume\n"
+    )
 
 
 def test_an_actor_takes_less_than_150_megabytes(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from deploy.study.exam import Exam
 from deploy.study.explorer import explore
 from learner import checkpoint
 from protocol.config import ClewError, Config
-from protocol.learning.inner import shapes
 from protocol.learning.trial import Trial, attempt_and_adapt
 from protocol.world.maze import EXIT, Floats, Indices, Ints, Mazes
 from protocol.world.senses import offsets
@@ -69,12 +67,7 @@ def opened(run_dir: Path) -> Run:
     newest = checkpoint.load(run_dir)
     if newest is None:
         raise ClewError(f"{run_dir} holds no checkpoint to evaluate; make one: clew train --run-dir {run_dir}")
-    wanted = sum(math.prod(shape) for shape in shapes(newest.config).values())
-    if len(newest.theta) != wanted:
-        raise ClewError(
-            f"the checkpoint in {run_dir} holds {len(newest.theta)} parameters, where this version of clew has "
-            f"{wanted}; use the version that it was trained with, or train anew"
-        )
+    checkpoint.require_fit(run_dir, newest)
     return Run(newest.run, newest.update, newest.config, newest.theta)
 
 
