@@ -11,6 +11,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 Numbers = npt.NDArray[Any]
@@ -26,6 +27,11 @@ def compiled(module: str) -> Any:
     except ImportError:
         return None
     return import_module(f"{__name__}.{module}")
+
+
+def plain(array: Numbers) -> Numbers:
+    """The same numbers in an array that may be written, row after row: numba compiles anew for every other kind."""
+    return array if array.flags.carray else np.array(array, order="C")
 
 
 def machine_code(function: Any) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from protocol.compiled import Numbers
+from protocol.compiled import Numbers, plain
 from protocol.compiled.records import Ground, Met, Mind, Robot, Told
 from protocol.compiled.walk import ALL_DONE, MET_TOO_MANY, UNWALKABLE, walk_on
 from protocol.learning.play import FIRST_STEPS, Keys, Scores, UnwalkableError, factors
@@ -34,18 +34,18 @@ NOBODY = Mind(
 
 def play(phi: Phi, scores: Scores, met: Observations, known: Known, horizon_M: Ints, key_W: Keys) -> Walk:
     """`play.play`."""
-    policy, turned = met.sight.policy, turns(met.sight.policy)
+    policy = met.sight.policy
     shared = phi.net["in"].ndim == 2
-    net = {name: np.ascontiguousarray(value[None] if shared else value) for name, value in phi.net.items()}
+    net = {name: value[None] if shared else value for name, value in phi.net.items()}
     factor_AC = factors(phi)
     around = offsets(policy.radius)
     mind = Mind(
-        turns_AF=turned,
+        turns_AF=turns(policy),
         wall_A=np.array([around.index(step) for step in MOVES] if around else [0] * A, np.intp),
         in_MFH=net["in"],
         bias_MH=net["bias"],
         out_MH=net["out"],
-        factor_CA=np.zeros((0, A)) if factor_AC is None else np.ascontiguousarray(factor_AC.T),
+        factor_CA=np.zeros((0, A)) if factor_AC is None else factor_AC.T,
         dream_DG=phi.dream_DG,
         share_A16=SHARE_A16,
         key_W=key_W,
@@ -54,7 +54,7 @@ def play(phi: Phi, scores: Scores, met: Observations, known: Known, horizon_M: I
     )
     walkers = len(key_W)
     told = _room(walkers, FIRST_STEPS * walkers, np.zeros(walkers, np.int32), None)
-    return _walked(met, known, horizon_M, mind, told, scores)
+    return _walked(met, known, horizon_M, Mind(*map(plain, mind)), told, scores)
 
 
 def replay(met: Observations, known: Known, horizon_M: Ints, length_W: Ints, move_N: Bytes) -> Walk:
@@ -94,14 +94,15 @@ def _walked(met: Observations, known: Known, horizon_M: Ints, mind: Mind, told: 
         way_C=known.way_C,
         shape_M2=mazes.shape_M2,
     )
+    ground = Ground(*map(plain, ground))
     robot = Robot(policy.radius, remembers, policy.compass, policy.dreams)
     done = 0
     while True:
         if scores:
             scores.make_room(len(met.key_R))
             mind = mind._replace(score_RA=scores.score_RA, odds_RA=scores.odds_RA)
-        compass_LA = np.ascontiguousarray(sight.compass_LA if policy.compass else sight.compass_LA[:, :0])
-        seen = Met(met.look_C, met.row_of, met.key_R, np.ascontiguousarray(sight.looks_LB), compass_LA)
+        compass_LA = sight.compass_LA if policy.compass else sight.compass_LA[:, :0]
+        seen = Met(met.look_C, met.row_of, met.key_R, plain(sight.looks_LB), plain(compass_LA))
         why, done, met.count, steps = walk_on(done, met.count, ground, robot, seen, mind, told)
         if why == UNWALKABLE:
             raise UnwalkableError

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from protocol.compiled import Numbers, machine_code
+from protocol.compiled import Numbers, machine_code, plain
 from protocol.world.maze import UNREACHABLE
 
 CLOSED = -1  # in place of steps, where no way leads
@@ -15,7 +15,7 @@ CLOSED = -1  # in place of steps, where no way leads
 def flood(free: Numbers, source: Numbers) -> Numbers:
     """[M, H, V] steps from each cell to the nearest of the `source` cells, through `free` ones; UNREACHABLE without."""
     steps = np.empty(free.shape, np.int32)
-    flood_all(np.ascontiguousarray(free), np.ascontiguousarray(source), steps)
+    flood_all(plain(free), plain(source), steps)
     return steps
 
 

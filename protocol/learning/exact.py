@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protocol.compiled import compiled
+from protocol.compiled import compiled, plain
 
 Real = npt.NDArray[Any]  # of float32 or float64
 
@@ -65,7 +65,7 @@ def product(left: Real, right: Real) -> Real:
     """[..., R, C] the matrix product of [..., R, F] and [..., F, C], its terms added one after another."""
     if left.ndim == 2 and (machine := compiled("exact")):
         result = np.empty((len(left), right.shape[1]), left.dtype)
-        machine.product(np.ascontiguousarray(left), np.ascontiguousarray(right), result)
+        machine.product(plain(left), plain(right), result)
         return result
     result = left[..., :, :1] * right[..., :1, :]
     for term in range(1, left.shape[-1]):
@@ -84,5 +84,5 @@ def total(value: Real) -> Real:
 def _each(function: Callable[[Real, Real], None], x: Real) -> Real:
     """What a compiled function makes of each element."""
     result = np.empty(x.shape, x.dtype)
-    function(np.ascontiguousarray(x).reshape(-1), result.reshape(-1))
+    function(plain(x).reshape(-1), result.reshape(-1))
     return result
