@@ -1,9 +1,10 @@
-"""The `clew` command: train, learner, actor, ray, keys, doctor, evaluate, bench."""
+"""The `clew` command: train, learner, actor, ray, keys, config, doctor, evaluate, bench."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,35 +12,38 @@ from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console, RenderableType
 
 from deploy import keys as keyring
-from deploy import logs, status
+from deploy import logs, output, status
 from deploy.display import Display, Tally
 from deploy.heap import keep_freed_memory
 from deploy.local import Fleet, LearnerError
-from deploy.settings import load
+from deploy.settings import as_toml, explain, gather, load, shortened
+from deploy.versions import context
 from protocol.config import ClewError, Config
 from protocol.wire.keys import ActorKeys, LearnerKeys
+from protocol.wire.messages import METRICS
 
-app = typer.Typer(
-    help="Learns how to learn mazes.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(keyring.app, name="keys")
+UsageError: Any = typer.BadParameter.__mro__[1]  # a command line that cannot be understood; Typer does not export it
 
 ADDRESS = "tcp://127.0.0.1:7777"
+MOST_LETTERS = 200  # of an actor's name
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; see deploy/configs.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE over everything else; repeatable.")]
 Seed = Annotated[int | None, typer.Option(help="Over run.seed.")]
 Updates = Annotated[int | None, typer.Option(help="Over run.updates.")]
-RunDir = Annotated[Path | None, typer.Option(help="Where the run is kept; runs/TIME if not given.")]
+RunDir = Annotated[
+    Path | None,
+    typer.Option(help="Where the run is kept; a new directory in runs, named after the time, if not given."),
+]
 Keys = Annotated[Path | None, typer.Option("--keys", metavar="DIR", help="Its key directory; see `clew keys`.")]
 MetricsPort = Annotated[
     int | None, typer.Option(min=0, max=65_535, help="Serve /metrics and /healthz there; 0: any free port.")
@@ -48,7 +52,7 @@ MetricsHost = Annotated[str, typer.Option(help="0.0.0.0 for a Prometheus on anot
 LogFormat = Annotated[logs.Style, typer.Option(help="Of what is said on standard error.")]
 Device = Annotated[str, typer.Option(help="Of the learner: auto (a GPU where there is one), cpu or cuda.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")]
-Actors = Annotated[int, typer.Option(min=1, help="Actor processes.")]
+Actors = Annotated[int, typer.Option(min=1, max=1_000, help="Actor processes.")]
 Mazes = Annotated[
     list[Path] | None,
     typer.Option(metavar="FILE...", help="Maze files. Without any, held-out mazes are drawn."),
@@ -60,14 +64,51 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard 
 
 def main() -> None:
     """`clew`: what a user can mend is said in one line, with exit code 2."""
+    output.take_over()
     try:
-        app()
+        code = app(prog_name="clew", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
+    except output.OutputError as error:
+        fault, code = ("", 1) if error.is_unread else (str(error), 2)
     except ClewError as error:
-        print(f"clew: {error}", file=sys.stderr)
-        sys.exit(2)
+        fault, code = str(error), 2
+    except UsageError as error:
+        fault, code = misunderstood(error), 2
     except LearnerError as error:
-        print(f"clew: {error}", file=sys.stderr)
-        sys.exit(1)
+        fault, code = str(error), 1
+    except MemoryError:
+        fault, code = "there is not enough memory; ask for less at a time", 1
+    if fault:
+        print(f"clew: {output.printable(fault)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def misunderstood(error: Any) -> str:
+    """What is wrong with a command line, in one sentence; nothing where Typer has shown the help instead."""
+    detail = error.__cause__.errors()[0] if isinstance(error.__cause__, ValidationError) else None
+    if detail and detail["type"] != "value_error":  # a value of the wrong type, or out of range
+        return explain(detail | {"loc": (error.param.opts[0],)})
+    said = error.format_message().strip().rstrip(".").replace(": Value error, ", ": ")
+    command = error.ctx.command_path if error.ctx else "clew"
+    return said and f"{said[0].lower()}{said[1:]}; see `{command} --help`"
+
+
+def show_version(wanted: bool) -> None:
+    """Prints the version, where it is wanted, and ends."""
+    if wanted:
+        known = context()
+        print(f"clew {known['clew']}, contract {str(known['contract'])[:12]}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version, and end.")
+    ] = False,
+) -> None:
+    """Learns how to learn mazes."""
 
 
 @app.command()
@@ -97,10 +138,10 @@ def train(
     tally = Tally(settings, former.update if former else 0)
     display, alive = Display(Console()), 0
     with stop_signals() as stopped, Fleet(settings, folder, actors, device, resume, metrics_port) as fleet:
-        print(f"run {folder}", flush=True)
+        display.say(f"run {output.printable(str(folder))}")
         with display:
             for record in fleet.updates():
-                if stopped:
+                if stopped or display.is_unread:
                     break
                 if record:
                     tally.add(record)
@@ -110,7 +151,9 @@ def train(
         fleet.stop()
         fleet.raise_for_failure()
     done = tally.update >= settings.run.updates
-    print(f"{'done' if done else 'stopped'} after {tally.update} updates, kept in {folder}")
+    display.say(
+        f"{'done' if done else 'stopped'} after {tally.update} updates, kept in {output.printable(str(folder))}"
+    )
 
 
 @app.command()
@@ -146,7 +189,7 @@ def learner(
         folder = run_folder(run_dir, resume)
         settings = configured(config, assignments, seed, updates, folder if resume else None)
         mine = LearnerKeys.of(keys) if keys else None
-        print(f"run {folder}", flush=True)
+        print(f"run {output.printable(str(folder))}", flush=True)
         with Team(seat, settings, where) if seat else nullcontext() as team:
             one = Learner(settings, folder, bind, where, resume, mine, team=team)
             logs.bind(run=one.run_id)
@@ -173,6 +216,13 @@ def actor(
     """An actor alone: works for the learner until the run is over."""
     from actors.actor import Actor, live
 
+    name = output.printable(name)
+    if len(name) > MOST_LETTERS:
+        raise ClewError(f"--name has {len(name)} characters, and {MOST_LETTERS} are the most; give a shorter one")
+    if not re.fullmatch(METRICS.replace(r"\z", r"\Z"), metrics_address):  # pydantic's dialect
+        raise ClewError(
+            f"--metrics-address wants HOST:PORT or [IPV6]:PORT, got {shortened(metrics_address)}; change it"
+        )
     keep_freed_memory()
     logs.configure(log_format, "actor", actor=name)
     one = Actor(connect, name, ActorKeys.of(keys) if keys else None)
@@ -204,6 +254,16 @@ def on_ray(
     print("the run is over" if is_over else "stopped")
 
 
+@app.command("config")
+def show_config(config: ConfigFile = None, assignments: Set = None, as_json: Json = False) -> None:
+    """Print every setting as a TOML file, and behind each where it comes from: a file, the environment or --set."""
+    settings = gather(config, assignments or [])
+    if as_json:
+        print(json.dumps({"config": settings.config.model_dump(mode="json"), "origins": dict(settings.origins)}))
+    else:
+        print(as_toml(settings))
+
+
 @app.command()
 def doctor(
     connect: Annotated[str | None, typer.Option(help="A learner's address, as an actor would use it.")] = None,
@@ -216,7 +276,7 @@ def doctor(
     for finding in examine(connect, keys):
         print(finding, flush=True)
         failed |= not finding.is_fine
-    sys.exit(int(failed))
+    raise typer.Exit(int(failed))
 
 
 @app.command()
@@ -226,18 +286,25 @@ def evaluate(
     more_mazes: MoreMazes = None,
     family: Annotated[str | None, typer.Option(help="Family of the held-out mazes, instead of the run's own.")] = None,
     side: Annotated[int | None, typer.Option(help="Side of the held-out mazes, instead of the run's own.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Held-out mazes to draw; 500 if not given.")] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Held-out mazes to draw; 500 if not given.")
+    ] = None,
     attempts: Annotated[
-        int | None, typer.Option(min=1, help="Attempts at each maze; 10, or as many as were trained if more.")
+        int | None,
+        typer.Option(min=1, max=100_000, help="Attempts at each maze; 10, or as many as were trained if more."),
     ] = None,
     attempts_per_step: Annotated[
-        int | None, typer.Option(min=1, help="Attempts before each inner step, instead of inner.attempts.")
+        int | None,
+        typer.Option(min=1, max=100_000, help="Attempts before each inner step, instead of inner.attempts."),
     ] = None,
     horizon: Annotated[
         int | None, typer.Option(min=1, max=2**30, help="Steps after which an attempt has failed, in every maze.")
     ] = None,
     robots: Annotated[
-        int | None, typer.Option(min=1, help="Robots that try each maze, each on its own; one if there are many mazes.")
+        int | None,
+        typer.Option(
+            min=1, max=1_000_000, help="Robots that try each maze, each on its own; one if there are many mazes."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the mazes and the attempts.")] = 0,
     as_json: Json = False,
@@ -309,7 +376,7 @@ def bench(
         figures = training.bench(load(None, given), actors or 2, device)
         table = training.report
     if as_json:
-        print(json.dumps(figures))
+        print(json.dumps({**context(), **figures}))
     else:
         show(table(figures))
 
@@ -347,10 +414,10 @@ def configured(
 
 
 def run_folder(given: Path | None, resume: bool) -> Path:
-    """The run's directory: a new one named after the time, if none is given."""
+    """The run's directory: one named after the time and this process, if none is given: two may start in one second."""
     if resume and not given:
         raise ClewError("--resume needs to know which run; add --run-dir DIR")
-    return given or Path("runs") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    return given or Path("runs") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{os.getpid()}"
 
 
 @contextmanager

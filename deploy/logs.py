@@ -13,6 +13,8 @@ import re
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from deploy.output import printable
+
 Style = Literal["text", "json"]
 
 _OF_EVERY_RECORD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
@@ -59,7 +61,7 @@ class _Text(_Line):
     def format(self, record: logging.LogRecord) -> str:
         known = {name: value for name, value in _context.items() if value is not None}
         head = (*self._head(record).values(), *_pairs(known))
-        return _printable(" ".join((*head, "|", record.getMessage(), *_pairs(self._fields(record)))))
+        return printable(" ".join((*head, "|", record.getMessage(), *_pairs(self._fields(record)))))
 
 
 class _Json(_Line):
@@ -79,11 +81,6 @@ def _pairs(fields: dict[str, Any]) -> list[str]:
         f"{name}={text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)}"
         for name, text in texts.items()
     ]
-
-
-def _printable(text: str) -> str:
-    """One line, without control characters or those that turn the direction of text."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def _finite(value: Any) -> Any:

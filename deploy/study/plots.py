@@ -7,12 +7,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 
 mpl.use("Agg")
+mpl.rcParams["text.parse_math"] = False  # a maze may be named after a file with dollar signs
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -36,6 +37,7 @@ ROUTE_COLOURS = "plasma"
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 TICKS = (1, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500)
 PANELS = 4  # in a row
+DRAWN = ("update", "seconds", "success_before", "success_after", "ratio_before", "ratio_after")  # of every update
 MARKED = 30  # attempts, up to which each has a mark on the curve
 
 
@@ -56,21 +58,22 @@ def draw(run_dir: Path, theta_P: Floats, config: Config, result: Evaluation, see
         plt.close(picture)
 
 
-def history(run_dir: Path) -> list[dict[str, Any]]:
-    """The updates of a run, up to the first that is not whole, such as one that is being written."""
-    records: list[dict[str, Any]] = []
-    try:
-        for line in (run_dir / "updates.jsonl").read_text().splitlines():
-            records.append(json.loads(line))
-    except (OSError, ValueError):
-        pass
+def history(run_dir: Path) -> list[dict[str, float]]:
+    """The figures of a run's updates, up to the first that is not whole, such as one that is being written."""
+    records: list[dict[str, float]] = []
+    path = run_dir / "updates.jsonl"
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            record = json.loads(line)
+            # A figure that was not finite is null.
+            records.append({key: math.nan if record[key] is None else float(record[key]) for key in DRAWN})
     return records
 
 
 # How it learned to learn
 
 
-def learning_curve(records: Sequence[Mapping[str, Any]]) -> Figure:
+def learning_curve(records: Sequence[Mapping[str, float]]) -> Figure:
     """Success and steps ÷ shortest of training mazes, before and after adaptation, by update and by time."""
     axes = {"updates": [record["update"] for record in records], "minutes of training": minutes(records)}
     figures = {"success": "share of attempts that reach an exit", "ratio": "steps ÷ shortest way"}
@@ -91,12 +94,13 @@ def learning_curve(records: Sequence[Mapping[str, Any]]) -> Figure:
     return picture
 
 
-def _highest(records: Sequence[Mapping[str, Any]]) -> float:
+def _highest(records: Sequence[Mapping[str, float]]) -> float:
     """The largest ratio that a learning curve shows."""
-    return max(float(record[f"ratio_{when}"]) for record in records for when in ("before", "after"))
+    ratios = [record[f"ratio_{when}"] for record in records for when in ("before", "after")]
+    return max(filter(math.isfinite, ratios), default=1.0)
 
 
-def minutes(records: Sequence[Mapping[str, Any]]) -> list[float]:
+def minutes(records: Sequence[Mapping[str, float]]) -> list[float]:
     """Time spent on training until each update."""
     return list(np.cumsum([record["seconds"] for record in records]) / 60)
 
