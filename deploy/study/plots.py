@@ -13,7 +13,6 @@ from pathlib import Path
 import matplotlib as mpl
 
 mpl.use("Agg")
-mpl.rcParams["text.parse_math"] = False  # a maze may be named after a file with dollar signs
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,6 +28,8 @@ from deploy.study.evaluate import Evaluation, Scores
 from deploy.study.routes import Route, Shown
 from protocol.config import ClewError, Config
 from protocol.world.maze import EXIT, TRAP, WALL, Floats, Indices, Mazes
+
+mpl.rcParams["text.parse_math"] = False  # names of mazes are names of files: a dollar sign is one
 
 # Told apart by people with any colour vision, and by lightness alone (Okabe and Ito, 2002).
 BEFORE, AFTER, LEARNED, EXPLORER, KNOWN, FAILED = "#d55e00", "#0072b2", "#0072b2", "#d55e00", "#b07a00", "#b3261e"
@@ -63,7 +64,7 @@ def history(run_dir: Path) -> list[dict[str, float]]:
     records: list[dict[str, float]] = []
     path = run_dir / "updates.jsonl"
     with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        for line in path.read_bytes().splitlines() if path.is_file() else ():
             record = json.loads(line)
             # A figure that was not finite is null.
             records.append({key: math.nan if record[key] is None else float(record[key]) for key in DRAWN})
