@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,7 @@ GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 TICKS = (1, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500)
 PANELS = 4  # in a row
 DRAWN = ("update", "seconds", "success_before", "success_after", "ratio_before", "ratio_after")  # of every update
+LETTERS = 24  # of a maze's name, at most
 MARKED = 30  # attempts, up to which each has a mark on the curve
 
 
@@ -51,12 +53,14 @@ def draw(run_dir: Path, theta_P: Floats, config: Config, result: Evaluation, see
     records = history(run_dir)
     if records:
         pictures["learning_curve.png"] = learning_curve(records)
-    for name, picture in pictures.items():
-        try:
-            picture.savefig(run_dir / name, dpi=150)
-        except OSError as error:
-            raise ClewError(f"cannot write {run_dir / name}: {error.strerror}; make room or give access") from None
-        plt.close(picture)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in letters that the font lacks is drawn as boxes
+        for name, picture in pictures.items():
+            try:
+                picture.savefig(run_dir / name, dpi=150)
+            except OSError as error:
+                raise ClewError(f"cannot write {run_dir / name}: {error.strerror}; make room or give access") from None
+            plt.close(picture)
 
 
 def history(run_dir: Path) -> list[dict[str, float]]:
@@ -167,7 +171,7 @@ def _panel(axis: Axes, result: Evaluation, scores: Scores) -> None:
             color=LEARNED,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
         )
-    names = f"{scores.mazes} mazes" if scores.mazes > 1 else f"maze {result.mazes[0].name}"
+    names = f"{scores.mazes} mazes" if scores.mazes > 1 else f"maze {_clipped(result.mazes[0].name)}"
     axis.set_title(f"{scores.name}: {names}" if result.kinds else names, fontsize=10)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     _plain(axis)
@@ -202,7 +206,7 @@ def adaptation(result: Evaluation, mazes: Sequence[Shown]) -> Figure:
         len(mazes), len(heads), figsize=size, squeeze=False, layout="constrained", height_ratios=tall
     )
     for row, one in zip(grid, mazes, strict=True):
-        row[0].set_ylabel(one.name, fontsize=10)
+        row[0].set_ylabel(_clipped(one.name), fontsize=10)
         best = len(one.shortest.cells) - 1
         for axis, route, success in zip(row, one.routes, one.success, strict=False):
             share = f", {success:.0%} succeed" if result.robots > 1 else ""
@@ -228,6 +232,11 @@ def _head(result: Evaluation, stage: int) -> str:
         f"{shown} of {count} {kind} succeed\n"
         f"steps ÷ shortest: {_short(point.ratio.value)}\n"
     )
+
+
+def _clipped(name: str) -> str:
+    """As much of a name as a picture has room for."""
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
 
 
 def _short(ratio: float) -> str:
