@@ -245,7 +245,8 @@ class Clerk:
             self._links.send(actor, ANOTHER_VERSION)
         elif self._links.send(actor, encode(self._welcome())):
             if actor not in self.schedule.workers:
-                log.info("actor joins", extra={"actor": hello.actor, "host": host})
+                event = "actor joins" if hello.capacity else "somebody looks in"  # `clew doctor` takes no lease
+                log.info(event, extra={"actor": hello.actor, "host": host})
             self.schedule.join(actor, hello.actor, hello.capacity)
             if hello.metrics:
                 self._metrics_of[actor] = (
