@@ -373,7 +373,7 @@ def _bind(link: Socket, address: Address) -> Address:
         if error.errno == zmq.EADDRINUSE:
             raise _occupied(address) from None
         raise ClewError(f"cannot bind {address}: {os.strerror(error.errno or 0)}; choose another address") from None
-    return Address.of(link.getsockopt_string(zmq.LAST_ENDPOINT))
+    return Address.of(link.getsockopt_string(zmq.LAST_ENDPOINT)) if address.scheme == "tcp" else address
 
 
 def _bind_beside(link: Socket, work: Address) -> Address:
