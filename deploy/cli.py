@@ -10,21 +10,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console, RenderableType
+from rich.console import Console
 
 from deploy import keys as keyring
 from deploy import logs, output, status
+from deploy.command.evaluate import evaluate
 from deploy.display import Display, Tally
 from deploy.heap import keep_freed_memory
 from deploy.local import Fleet, LearnerError
 from deploy.settings import as_toml, explain, gather, load, shortened
-from deploy.versions import context
+from deploy.versions import context, require
 from protocol.config import ClewError, Config
 from protocol.wire.keys import ActorKeys, LearnerKeys
 from protocol.wire.messages import METRICS
@@ -53,13 +53,6 @@ LogFormat = Annotated[logs.Style, typer.Option(help="Of what is said on standard
 Device = Annotated[str, typer.Option(help="Of the learner: auto (a GPU where there is one), cpu or cuda.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")]
 Actors = Annotated[int, typer.Option(min=1, max=1_000, help="Actor processes.")]
-Mazes = Annotated[
-    list[Path] | None,
-    typer.Option(metavar="FILE...", help="Maze files. Without any, held-out mazes are drawn."),
-]
-# Typer's options take one value each, so `--mazes a.txt b.txt` leaves the second file to this.
-MoreMazes = Annotated[list[Path] | None, typer.Argument(hidden=True)]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output and nothing else there.")]
 
 
 def main() -> None:
@@ -80,7 +73,7 @@ def main() -> None:
     except MemoryError:
         fault, code = "there is not enough memory; ask for less at a time", 1
     if fault:
-        print(f"clew: {output.printable(fault)}", file=sys.stderr)
+        print(f"clew: {logs.printable(fault)}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -138,7 +131,7 @@ def train(
     tally = Tally(settings, former.update if former else 0)
     display, alive = Display(Console()), 0
     with stop_signals() as stopped, Fleet(settings, folder, actors, device, resume, metrics_port) as fleet:
-        display.say(f"run {output.printable(str(folder))}")
+        display.say(f"run {logs.printable(str(folder))}")
         with display:
             for record in fleet.updates():
                 if stopped or display.is_unread:
@@ -151,9 +144,7 @@ def train(
         fleet.stop()
         fleet.raise_for_failure()
     done = tally.update >= settings.run.updates
-    display.say(
-        f"{'done' if done else 'stopped'} after {tally.update} updates, kept in {output.printable(str(folder))}"
-    )
+    display.say(f"{'done' if done else 'stopped'} after {tally.update} updates, kept in {logs.printable(str(folder))}")
 
 
 @app.command()
@@ -189,7 +180,7 @@ def learner(
         folder = run_folder(run_dir, resume)
         settings = configured(config, assignments, seed, updates, folder if resume else None)
         mine = LearnerKeys.of(keys) if keys else None
-        print(f"run {output.printable(str(folder))}", flush=True)
+        print(f"run {logs.printable(str(folder))}", flush=True)
         with Team(seat, settings, where) if seat else nullcontext() as team:
             one = Learner(settings, folder, bind, where, resume, mine, team=team)
             logs.bind(run=one.run_id)
@@ -216,7 +207,7 @@ def actor(
     """An actor alone: works for the learner until the run is over."""
     from actors.actor import Actor, live
 
-    name = output.printable(name)
+    name = logs.printable(name)
     if len(name) > MOST_LETTERS:
         raise ClewError(f"--name has {len(name)} characters, and {MOST_LETTERS} are the most; give a shorter one")
     if not re.fullmatch(METRICS.replace(r"\z", r"\Z"), metrics_address):  # pydantic's dialect
@@ -255,7 +246,7 @@ def on_ray(
 
 
 @app.command("config")
-def show_config(config: ConfigFile = None, assignments: Set = None, as_json: Json = False) -> None:
+def show_config(config: ConfigFile = None, assignments: Set = None, as_json: output.Json = False) -> None:
     """Print every setting as a TOML file, and behind each where it comes from: a file, the environment or --set."""
     settings = gather(config, assignments or [])
     if as_json:
@@ -279,66 +270,7 @@ def doctor(
     raise typer.Exit(int(failed))
 
 
-@app.command()
-def evaluate(
-    run_dir: Annotated[Path, typer.Argument(help="A run's directory.")],
-    mazes: Mazes = None,
-    more_mazes: MoreMazes = None,
-    family: Annotated[str | None, typer.Option(help="Family of the held-out mazes, instead of the run's own.")] = None,
-    side: Annotated[int | None, typer.Option(help="Side of the held-out mazes, instead of the run's own.")] = None,
-    count: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, help="Held-out mazes to draw; 500 if not given.")
-    ] = None,
-    attempts: Annotated[
-        int | None,
-        typer.Option(min=1, max=100_000, help="Attempts at each maze; 10, or as many as were trained if more."),
-    ] = None,
-    attempts_per_step: Annotated[
-        int | None,
-        typer.Option(min=1, max=100_000, help="Attempts before each inner step, instead of inner.attempts."),
-    ] = None,
-    horizon: Annotated[
-        int | None, typer.Option(min=1, max=2**30, help="Steps after which an attempt has failed, in every maze.")
-    ] = None,
-    robots: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=1_000_000, help="Robots that try each maze, each on its own; one if there are many mazes."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the mazes and the attempts.")] = 0,
-    as_json: Json = False,
-    pictures: Annotated[
-        bool, typer.Option("--pictures", help="Write curve.png, adaptation.png and learning_curve.png to RUN_DIR.")
-    ] = False,
-) -> None:
-    """Try mazes never trained on, attempt after attempt; report success and steps of every one."""
-    require("safetensors", *(["matplotlib"] if pictures else []))
-    from deploy.study import evaluate as study
-    from deploy.study import exam, report
-
-    keep_freed_memory()
-    if more_mazes and not mazes:
-        raise ClewError(f"{more_mazes[0]} is one argument too many; name maze files after --mazes")
-    drawing = {"--family": family, "--side": side, "--count": count}
-    for option, value in drawing.items():
-        if mazes and value is not None:
-            raise ClewError(f"{option} is for mazes that are drawn, and --mazes names files; leave one of them out")
-    run = study.opened(run_dir)
-    settings = study.adapting(run.config, attempts, attempts_per_step)
-    if mazes:
-        wanted = exam.of_files([*mazes, *(more_mazes or [])], settings, horizon)
-    else:
-        wanted = exam.held_out(settings, family, side, count or 500, seed, horizon)
-    result = study.evaluate(run.theta_P, settings, wanted, robots, seed)
-    if as_json:
-        print(json.dumps(report.figures(run, settings, result, seed)))
-    else:
-        show(report.tables(result))
-    if pictures:
-        from deploy.study import plots  # matplotlib takes long, and is not in the images
-
-        plots.draw(run_dir, run.theta_P, settings, result, seed)
+app.command()(evaluate)
 
 
 @app.command()
@@ -355,7 +287,7 @@ def bench(
         bool,
         typer.Option("--target", help="Seconds of training of perfect.toml until one attempt at a maze is enough."),
     ] = False,
-    as_json: Json = False,
+    as_json: output.Json = False,
 ) -> None:
     """Measure environment steps per second, end to end, and what takes the time."""
     require("torch", "safetensors")
@@ -378,23 +310,7 @@ def bench(
     if as_json:
         print(json.dumps({**context(), **figures}))
     else:
-        show(table(figures))
-
-
-def require(*packages: str) -> None:
-    """A refusal in one line where a package is missing that actors do without."""
-    missing = [name for name in packages if not find_spec(name)]
-    if missing:
-        raise ClewError(
-            f"{' and '.join(missing)} not found: this machine has what an actor needs, and no more; "
-            "run pip install 'clew[learner]'"
-        )
-
-
-def show(table: RenderableType) -> None:
-    """On the terminal; elsewhere in lines of a fixed width."""
-    console = Console()
-    Console(width=None if console.is_terminal else 100).print(table)
+        output.show(table(figures))
 
 
 def configured(

@@ -13,8 +13,6 @@ import re
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from deploy.output import printable
-
 Style = Literal["text", "json"]
 
 _OF_EVERY_RECORD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
@@ -81,6 +79,11 @@ def _pairs(fields: dict[str, Any]) -> list[str]:
         f"{name}={text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)}"
         for name, text in texts.items()
     ]
+
+
+def printable(text: str) -> str:
+    """One line, without control characters or those that turn the direction of text: names of files are anybody's."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def _finite(value: Any) -> Any:

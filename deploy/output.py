@@ -6,8 +6,14 @@ import errno
 import os
 import sys
 from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+from rich.console import Console, RenderableType
 
 from protocol.config import ClewError
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output and nothing else there.")]
 
 
 class OutputError(ClewError):
@@ -43,6 +49,12 @@ class Output(TextIOWrapper):
         return OutputError(error)
 
 
+def show(table: RenderableType) -> None:
+    """On the terminal; elsewhere in lines of a fixed width."""
+    console = Console()
+    Console(width=None if console.is_terminal else 100).print(table)
+
+
 def take_over() -> None:
     """From here on standard output is an `Output`, and standard error, too, shows what its encoding lacks as `?`."""
     out, err = sys.stdout, sys.stderr
@@ -50,8 +62,3 @@ def take_over() -> None:
         sys.stdout = Output(out.buffer, out.encoding, "replace", None, out.line_buffering, out.write_through)
     if isinstance(err, TextIOWrapper):
         err.reconfigure(errors="replace")
-
-
-def printable(text: str) -> str:
-    """One line, without control characters or those that turn the direction of text: names of files are anybody's."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

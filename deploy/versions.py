@@ -1,11 +1,13 @@
-"""Which code, and what kind of machine, a figure comes from."""
+"""Which code is installed here, on what kind of machine."""
 
 from __future__ import annotations
 
 import os
 import platform
 from importlib import metadata
+from importlib.util import find_spec
 
+from protocol.config import ClewError
 from protocol.wire.messages import CONTRACT
 
 
@@ -28,3 +30,13 @@ def context() -> dict[str, str | int]:
         "machine": platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
     }
+
+
+def require(*packages: str) -> None:
+    """A refusal in one line where a package is missing that actors do without."""
+    missing = [name for name in packages if not find_spec(name)]
+    if missing:
+        raise ClewError(
+            f"{' and '.join(missing)} not found: this machine has what an actor needs, and no more; "
+            "run pip install 'clew[learner]'"
+        )

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from deploy.output import printable
+from deploy.logs import printable
 from deploy.settings import explain
 from protocol.config import ClewError, Config, MazeConfig
 from protocol.learning.credit import horizons
