@@ -38,21 +38,25 @@ MOST_LETTERS = 200  # of an actor's name
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; see deploy/configs.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE over everything else; repeatable.")]
-Seed = Annotated[int | None, typer.Option(help="Over run.seed.")]
-Updates = Annotated[int | None, typer.Option(help="Over run.updates.")]
+Seed = Annotated[int | None, typer.Option(help="The run's seed, instead of run.seed.")]
+Updates = Annotated[int | None, typer.Option(help="How many updates, instead of run.updates.")]
 RunDir = Annotated[
     Path | None,
     typer.Option(help="Where the run is kept; a new directory in runs, named after the time, if not given."),
 ]
-Keys = Annotated[Path | None, typer.Option("--keys", metavar="DIR", help="Its key directory; see `clew keys`.")]
+Keys = Annotated[
+    Path | None, typer.Option("--keys", metavar="DIR", help="The process's key directory; see `clew keys`.")
+]
 MetricsPort = Annotated[
     int | None, typer.Option(min=0, max=65_535, help="Serve /metrics and /healthz there; 0: any free port.")
 ]
-MetricsHost = Annotated[str, typer.Option(help="0.0.0.0 for a Prometheus on another machine.")]
-LogFormat = Annotated[logs.Style, typer.Option(help="Of what is said on standard error.")]
-Device = Annotated[str, typer.Option(help="Of the learner: auto (a GPU where there is one), cpu or cuda.")]
+MetricsHost = Annotated[
+    str, typer.Option(help="Where to serve them: 0.0.0.0, or :: with IPv6, for a Prometheus on another machine.")
+]
+LogFormat = Annotated[logs.Style, typer.Option(help="Log format: text or json.")]
+Device = Annotated[str, typer.Option(help="The learner's device: auto (a GPU where there is one), cpu or cuda.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")]
-Actors = Annotated[int, typer.Option(min=1, max=1_000, help="Actor processes.")]
+Actors = Annotated[int, typer.Option(min=1, max=1_000, help="How many actor processes to start.")]
 
 
 def main() -> None:
@@ -118,7 +122,10 @@ def train(
 ) -> None:
     """Train: a learner and actors on this machine, until the updates are done or Ctrl-C."""
     require("torch", "safetensors")
+    import numpy as np
+
     from learner import checkpoint
+    from protocol.world import families
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ClewError(
@@ -127,6 +134,10 @@ def train(
         )
     folder = run_folder(run_dir, resume)
     settings = configured(config, assignments, seed, updates, folder if resume else None)
+    if "file" in settings.maze.families:  # else the actors would die of it, one after another
+        families.sample(
+            settings.maze.model_copy(update={"family": "file"}), 1, np.random.default_rng(0), held_out=False
+        )
     former = checkpoint.beginning(folder, settings, resume)  # a refusal comes before anything is started
     tally = Tally(settings, former.update if former else 0)
     display, alive = Display(Console()), 0
@@ -151,7 +162,7 @@ def train(
 def learner(
     config: ConfigFile = None,
     run_dir: RunDir = None,
-    bind: Annotated[str, typer.Option(help="Where actors find it: tcp://HOST:PORT, ipc://PATH.")] = ADDRESS,
+    bind: Annotated[str, typer.Option(help="Where actors find the learner: tcp://HOST:PORT or ipc://PATH.")] = ADDRESS,
     updates: Updates = None,
     seed: Seed = None,
     assignments: Set = None,
@@ -194,7 +205,7 @@ def learner(
 @app.command()
 def actor(
     connect: Annotated[str, typer.Option(help="The learner's address: tcp://HOST:PORT or ipc://PATH.")],
-    name: Annotated[str, typer.Option(help="Its name in logs.")] = "actor",
+    name: Annotated[str, typer.Option(help="The actor's name in logs.")] = "actor",
     keys: Keys = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = status.LOOPBACK,
@@ -226,7 +237,7 @@ def actor(
 @app.command("ray")
 def on_ray(
     connect: Annotated[str, typer.Option(help="The learner's address, as the cluster's nodes see it.")],
-    actors: Annotated[int, typer.Option(min=1, help="How many; each takes a core.")],
+    actors: Annotated[int, typer.Option(min=1, help="How many actors; each takes a core.")],
     keys: Keys = None,
     address: Annotated[
         str, typer.Option(help="The Ray cluster's HOST:PORT; auto: RAY_ADDRESS, or the one of this machine.")
@@ -250,7 +261,8 @@ def show_config(config: ConfigFile = None, assignments: Set = None, as_json: out
     """Print every setting as a TOML file, and behind each where it comes from: a file, the environment or --set."""
     settings = gather(config, assignments or [])
     if as_json:
-        print(json.dumps({"config": settings.config.model_dump(mode="json"), "origins": dict(settings.origins)}))
+        tree = settings.config.model_dump(mode="json")
+        print(json.dumps({**context(), "config": tree, "origins": dict(settings.origins)}))
     else:
         print(as_toml(settings))
 
@@ -275,8 +287,12 @@ app.command()(evaluate)
 
 @app.command()
 def bench(
-    rule: Annotated[str | None, typer.Option(help="Over inner.rule: sgd, meta-sgd or learned.")] = None,
-    actors: Annotated[int | None, typer.Option(min=1, help="Actor processes, 2; simulated ones, 1,000.")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="The update rule, instead of inner.rule: sgd, meta-sgd or learned.")
+    ] = None,
+    actors: Annotated[
+        int | None, typer.Option(min=1, help="How many actor processes: 2, or 1,000 simulated ones.")
+    ] = None,
     assignments: Set = None,
     device: Device = "auto",
     links: Annotated[

@@ -288,6 +288,7 @@ def test_a_run_of_the_first_design_is_refused_in_one_line_and_stays_as_it_is(
         ("train --sed 3", r"no such option: --sed.*; see `clew train --help`"),
         ("evaluate", r"missing argument .*; see `clew evaluate --help`"),
         ("trian", r"no such command 'trian'.*; see `clew --help`"),
+        ("train --set maze.family=file --set maze.path=none.txt", r"cannot read maze file none\.txt: No such file"),
         ("train --updates 0", r"run\.updates must be .* 1, got '0'; change run\.updates"),
         ("bench --rule nice", r"inner\.rule must be 'sgd', .* got 'nice'; change inner\.rule"),
         (
