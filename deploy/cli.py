@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -26,6 +27,7 @@ from deploy.local import Fleet, LearnerError
 from deploy.settings import as_toml, explain, gather, load, shortened
 from deploy.versions import context, require
 from protocol.config import ClewError, Config
+from protocol.wire.address import Address
 from protocol.wire.keys import ActorKeys, LearnerKeys
 from protocol.wire.messages import METRICS
 
@@ -62,6 +64,7 @@ Actors = Annotated[int, typer.Option(min=1, max=1_000, help="How many actor proc
 def main() -> None:
     """`clew`: what a user can mend is said in one line, with exit code 2."""
     output.take_over()
+    logs.configure("text", "clew", logging.WARNING)
     try:
         code = app(prog_name="clew", standalone_mode=False)
         sys.stdout.flush()
@@ -247,6 +250,7 @@ def on_ray(
     ] = "",
 ) -> None:
     """Actors on a Ray cluster, and others for those that die, until the run is over or Ctrl-C."""
+    Address.of(connect)  # refused here, and not by every actor
     mine = ActorKeys.of(keys) if keys else None
     from deploy.ray import Team
 
@@ -291,7 +295,8 @@ def bench(
         str | None, typer.Option(help="The update rule, instead of inner.rule: sgd, meta-sgd or learned.")
     ] = None,
     actors: Annotated[
-        int | None, typer.Option(min=1, help="How many actor processes: 2, or 1,000 simulated ones.")
+        int | None,
+        typer.Option(min=1, max=100_000, help="How many actor processes: 2, or 1,000 simulated ones."),
     ] = None,
     assignments: Set = None,
     device: Device = "auto",

@@ -201,6 +201,7 @@ def start(job: Record, name: str, errors: int | IO[str]) -> subprocess.Popen[str
         stderr=errors,
         start_new_session=True,
         text=True,
+        errors="replace",  # what a child says may be in another encoding than this process expects
     )
     assert process.stdin
     with suppress(BrokenPipeError):  # dead already; whoever watches it will see

@@ -21,7 +21,7 @@ _context: dict[str, str | None] = {"run": None, "actor": None}  # of the process
 
 
 def configure(style: Style, role: str, level: int = logging.INFO, **context: str) -> None:
-    """Sends what the process logs to standard error; `role` is learner or actor."""
+    """Sends what the process logs to standard error; `role` is learner, actor, or clew for other commands."""
     bind(**context)
     handler = logging.StreamHandler()
     handler.setFormatter(_Json(role) if style == "json" else _Text(role))

@@ -125,6 +125,21 @@ def test_what_names_hold_is_shown_in_one_plain_line(tmp_path: Path) -> None:
     )
 
 
+def test_a_warning_of_any_command_is_one_plain_line(tmp_path: Path) -> None:
+    folder = tmp_path / "a\nb\x1b[2J"
+    result = clew(
+        "train", *TINY, "--set", "run.checkpoint_every=2", "--updates", 4, "--run-dir", folder, folder=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 3
+    newest = max((folder / "checkpoints").glob("*.json"))
+    newest.write_text("cut short")
+    result = clew("evaluate", folder, "--count", 2, "--attempts", 1, "--json", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (warning,) = result.stderr.splitlines()
+    assert re.search(r" WARNING clew \| .*/a\\nb\\x1b\[2J/checkpoints/00000004\.json is damaged", warning)
+
+
 @pytest.mark.parametrize("command", [("evaluate", "RUN", "--count", "300"), ("learner", *TINY)])
 def test_ctrl_c_leaves_no_traceback_however_early(command: tuple[str, ...], trained: Path, tmp_path: Path) -> None:
     """Also while modules are being imported, which takes a second."""
