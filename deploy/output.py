@@ -57,8 +57,12 @@ def show(table: RenderableType) -> None:
 
 def take_over() -> None:
     """From here on standard output is an `Output`, and standard error, too, shows what its encoding lacks as `?`."""
-    out, err = sys.stdout, sys.stderr
+    out = sys.stdout
     if isinstance(out, TextIOWrapper):
         sys.stdout = Output(out.buffer, out.encoding, "replace", None, out.line_buffering, out.write_through)
-    if isinstance(err, TextIOWrapper):
-        err.reconfigure(errors="replace")
+    else:  # None, where it is closed
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stderr, TextIOWrapper):
+        sys.stderr.reconfigure(errors="replace")
+    else:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115

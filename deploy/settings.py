@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from deploy.logs import printable
 from protocol.config import ClewError, Config, is_of_first_design
 
 PREFIX = "CLEW_"
@@ -127,7 +128,7 @@ def as_toml(settings: Settings) -> str:
         lines.append(f"[{section}]")
         for key, value in values.items():
             origin = settings.origins.get(f"{section}.{key}", "default")
-            lines.append(f"{f'{key} = {json.dumps(value, ensure_ascii=False)}':40}  # {origin}")
+            lines.append(f"{f'{key} = {json.dumps(value, ensure_ascii=False)}':40}  # {printable(origin)}")
         lines.append("")
     return "\n".join(lines[:-1])
 

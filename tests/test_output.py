@@ -82,6 +82,13 @@ def test_a_reader_that_leaves_ends_a_command_without_a_word(command: str, traine
     assert (process.returncode, process.stderr) == (1, "")
 
 
+def test_closed_streams_are_as_good_as_none(trained: Path) -> None:
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        script = f"exec {' '.join(CLEW)} evaluate {trained} --count 2 --attempts 1 {closed}"
+        result = subprocess.run(["sh", "-c", script], env=ENVIRONMENT, capture_output=True, timeout=DEADLINE_S)
+        assert (result.returncode, result.stderr) == (0, b"")
+
+
 def test_a_reader_that_leaves_stops_training_and_all_is_saved(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     command = [*CLEW, "train", *ENDLESS, "--run-dir", "run"]
