@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -579,3 +580,28 @@ def test_every_command_of_the_readme_is_one(command: str) -> None:
     parsed = group.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
     config = parsed.params.get("config")
     assert config is None or (ROOT / config).is_file()
+
+
+def test_the_torch_that_is_installed_by_hand_is_the_one_that_clew_asks_for() -> None:
+    learner = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["learner"]
+    by_hand = re.findall(r"pip install '(torch\S+)' --index-url \S+/whl/cpu", (ROOT / "README.md").read_text())
+    assert [requirement.split(",")[-1] for requirement in learner if requirement.startswith("torch")] == [
+        one.removeprefix("torch") for one in by_hand
+    ]
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_make_takes_the_small_build_of_torch_where_there_is_no_gpu(gpu: bool, tmp_path: Path) -> None:
+    """As `make -n` says it would; `nvidia-smi` is there where the driver is."""
+    for name in ("make", "sh", "echo", "date", "sed", *(["nvidia-smi"] if gpu else [])):
+        (tmp_path / name).symlink_to(shutil.which(name) or "/bin/true")
+    made = subprocess.run(
+        ["make", "-n", "-B", ".venv/installed"],
+        cwd=ROOT,
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert made.returncode == 0, made.stderr
+    assert ("--extra-index-url https://download.pytorch.org/whl/cpu 'torch>=" in made.stdout) != gpu
