@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from protocol.config import ClewError, Config
+from protocol.wire.address import MAX_IPC_PATH
 
 Record = dict[str, Any]  # one line of updates.jsonl
 
@@ -42,7 +44,7 @@ class Fleet:
         metrics_port: int | None = None,
     ) -> None:
         """`metrics_port`: of the learner; each actor then takes any free one."""
-        self._private = tempfile.TemporaryDirectory(prefix="clew-")  # sockets and logs; nobody else may enter
+        self._private = private_folder()
         self._logs = Path(self._private.name)
         address = f"ipc://{self._private.name}/learner"
         job = {
@@ -131,11 +133,29 @@ class Fleet:
         assert self._learner.stderr
         with self._learner.stderr as lines:
             for line in lines:
-                print(line, end="", file=sys.stderr, flush=True)
+                with suppress(OSError):  # where nobody hears it, the learner still has somebody to talk to
+                    print(line, end="", file=sys.stderr, flush=True)
 
 
 class LearnerError(Exception):
     """Not for the user to mend: a bug, a signal, or no memory."""
+
+
+def private_folder() -> tempfile.TemporaryDirectory[str]:
+    """A directory for sockets and logs that nobody else may enter; ClewError where there is no place for it."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="clew-")
+    except OSError as error:
+        raise ClewError(f"cannot make a temporary directory: {error.strerror}; set TMPDIR to one with room") from None
+    over = len(os.fsencode(f"{folder.name}/learner")) - MAX_IPC_PATH
+    if over > 0:
+        folder.cleanup()
+        place = tempfile.gettempdir()
+        longest = len(os.fsencode(place)) - over
+        raise ClewError(
+            f"{place} is too long a path for sockets in it; set TMPDIR to one of {longest} bytes at most, such as /tmp"
+        )
+    return folder
 
 
 class Post:
@@ -172,7 +192,8 @@ class Post:
         if self.process.returncode:
             said = self._log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
             how = f"{self._log.stem} died ({ending(self.process.returncode)}: {said[-1]})"
-            print(f"{how}; another takes its place", file=sys.stderr, flush=True)
+            with suppress(OSError):
+                print(f"{how}; another takes its place", file=sys.stderr, flush=True)
 
 
 def start(job: Record, name: str, errors: int | IO[str]) -> subprocess.Popen[str]:
@@ -184,6 +205,7 @@ def start(job: Record, name: str, errors: int | IO[str]) -> subprocess.Popen[str
         stderr=errors,
         start_new_session=True,
         text=True,
+        errors="replace",  # what a child says may be in another encoding than this process expects
     )
     assert process.stdin
     with suppress(BrokenPipeError):  # dead already; whoever watches it will see

@@ -18,6 +18,7 @@ from learner.admission import Replay, admit_all
 from learner.ascent import Floats
 from learner.schedule import Actor, Schedule
 from protocol.config import ClewError, Config
+from protocol.wire.address import host_port
 from protocol.wire.frames import Limits, WireError, decode, encode
 from protocol.wire.links import LearnerLinks, Received
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Ping, Rollouts, Theta, Welcome
@@ -244,11 +245,12 @@ class Clerk:
             self._links.send(actor, ANOTHER_VERSION)
         elif self._links.send(actor, encode(self._welcome())):
             if actor not in self.schedule.workers:
-                log.info("actor joins", extra={"actor": hello.actor, "host": host})
+                event = "actor joins" if hello.capacity else "somebody looks in"  # `clew doctor` takes no lease
+                log.info(event, extra={"actor": hello.actor, "host": host})
             self.schedule.join(actor, hello.actor, hello.capacity)
             if hello.metrics:
                 self._metrics_of[actor] = (
-                    hello.metrics if hello.metrics[0] != ":" else (host or "127.0.0.1") + hello.metrics
+                    hello.metrics if hello.metrics[0] != ":" else host_port(host or "127.0.0.1", hello.metrics[1:])
                 )
 
     def _welcome(self) -> Welcome:

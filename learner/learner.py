@@ -175,7 +175,7 @@ class Learner:
             "attempts": sum(stage.length.size for part in parts for stage in part.stages),
             "seconds": seconds,  # since the update before
             "lag": self._version - 1 - parts[0].version,
-            "actors": len(schedule.workers),
+            "actors": schedule.actors,
             "phase_s": phase_s,  # what the learner did since the update before
             "decoding_s": decoding_s,  # what its clerk spent on messages meanwhile
             "actor_s": {
@@ -242,7 +242,7 @@ class Learner:
         return Live(
             version=version,
             planned=self._config.run.updates,
-            actors=len(schedule.workers),
+            actors=schedule.actors,
             leases_out=schedule.out,
             leases_missing=schedule.missing,
             batches_waiting=schedule.batches_waiting,

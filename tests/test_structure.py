@@ -23,7 +23,7 @@ MAY_SEE = {
 }
 OUTSIDE = {"zmq", "msgpack", "socket", "asyncio", "threading", "time", "signal", "subprocess", "prometheus_client"}
 IMPURE = {  # what may know of sockets, clocks, threads and metrics: all the rest of the three packages is mathematics
-    *("protocol.wire.frames", "protocol.wire.links", "protocol.wire.keys"),
+    *("protocol.wire.frames", "protocol.wire.links", "protocol.wire.keys", "protocol.wire.reach"),
     *("actors.actor", "actors.metrics", "actors.rollout"),  # the last: how long each part of its work took
     *("learner.clerk", "learner.learner", "learner.metrics", "learner.parallel"),
 }

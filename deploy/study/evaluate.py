@@ -23,6 +23,7 @@ from protocol.world.walk import Walk
 
 ATTEMPTS = 10  # at each maze, unless the run was trained with more
 ROBOTS, ROBOT_CELLS = 100, 200_000  # in all, where mazes are few: at most that many, in copies of so many cells
+OUTCOMES = 50_000_000  # of a robot at a stage, all together: they are held in memory
 MEMORY_CELLS = 2_000_000  # cells times attempts that are held in memory at a time
 NETWORKS = 50  # robots at a time where each has a network of its own
 
@@ -88,6 +89,11 @@ def adapting(config: Config, attempts: int | None, attempts_per_step: int | None
 def evaluate(theta_P: Floats, config: Config, exam: Exam, robots: int | None, seed: int) -> Evaluation:
     """The adaptation curves in the mazes of `exam`: over all, over those of each kind, and of each."""
     robots = robots or enough_robots(exam.mazes)
+    if (config.inner.steps + 1) * len(exam.mazes) * robots > OUTCOMES:
+        raise ClewError(
+            f"{len(exam.mazes)} mazes times {robots} robots times {config.inner.steps + 1} stages are more than "
+            f"{OUTCOMES:,} outcomes; lower --count, --robots or --attempts"
+        )
     stages, first, known = _tried(theta_P, config, exam, robots, seed)
     used = [stage * config.inner.attempts for stage in range(len(stages))]
     rng = np.random.default_rng([seed, 4])
