@@ -36,13 +36,15 @@ bench: .venv/installed
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(install_torch)
-	$(BIN)/pip install --quiet --editable '.[learner]'
+	$(BIN)/pip install --quiet --editable '.[learner,fast]'
+	$(BIN)/python -m protocol.compiled
 	touch $@
 
 .venv/installed-test: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(install_torch)
 	$(BIN)/pip install --quiet --editable '.[test]'
+	$(BIN)/python -m protocol.compiled
 	touch .venv/installed $@
 
 .venv/installed-test-deploy: .venv/installed-test
