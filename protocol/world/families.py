@@ -10,11 +10,13 @@ from functools import lru_cache
 
 import numpy as np
 
+from protocol.compiled import compiled
 from protocol.config import Family, MazeConfig
 from protocol.world.maze import EXIT, FREE, MOVES, TRAP, Bools, Indices, Kinds, MazeError, Mazes, read_mazes
 from protocol.world.maze import held_out as is_held_out
 
 TRIES = 1000  # mazes drawn for each one wanted, after which the family counts as exhausted
+GROWS_AT_ONCE = 64  # steps of growth whose random numbers are drawn together
 CELLS_AT_ONCE = 1 << 20  # cells of all mazes drawn together; bounds the memory
 EXTRA_DOORS = 0.2  # share of walls between two rooms that get a door anyhow, family 'rooms'
 STRAIGHT = 0.5  # chance that a corridor goes straight on where it can, family 'mouse'
@@ -289,7 +291,14 @@ def _depth_first_trees(
     depth_M = np.zeros(count, np.intp)
     at_M = way[:, 0] = np.full(count, width + 1)
     seen[:, width + 1] = True
-    for _ in range(2 * int((~frame).sum()) - 3):  # every room is entered once, and left once for the one before
+    steps = 2 * int((~frame).sum()) - 3  # every room is entered once, and left once for the one before
+    if machine := compiled("families"):
+        numbers = count * (len(MOVES) + (straight > 0))
+        while steps > 0:
+            some = min(steps, GROWS_AT_ONCE)
+            machine.grow(rng.random((some, numbers), np.float32), straight, around, seen, parent, way, depth_M)
+            steps -= some
+    for _ in range(steps):
         next_MA = at_M[:, None] + around
         chance_MA = rng.random((count, len(MOVES)), np.float32)
         if straight:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from protocol.compiled import compiled, plain
 from protocol.config import MAX_SIDE, ClewError
 
 Bools = npt.NDArray[np.bool_]
@@ -196,8 +197,11 @@ def distance(ahead_CA: Indices, source_rows: Indices, passable_C: Bools) -> Ints
       source_rows: rows among all C, of any mazes; they count as reached, passable or not.
       passable_C: [C] the cells that a way may use.
     """
-    # Breadth-first by lists of cells: all mazes go one step on at a time.
     open_C, steps_C = passable_C.copy(), np.full(len(passable_C), UNREACHABLE, np.int32)
+    if machine := compiled("ways"):
+        machine.fill_distance(plain(ahead_CA), plain(source_rows), open_C, steps_C)
+        return steps_C
+    # Breadth-first by lists of cells: all mazes go one step on at a time.
     frontier = source_rows
     open_C[frontier] = False
     steps_C[frontier] = 0

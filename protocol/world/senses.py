@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from protocol.compiled import compiled, plain
 from protocol.config import PolicyConfig
 from protocol.world.maze import EXIT, MOVES, NO_MOVE, WALL, Bools, Indices, Ints, Mazes
 
@@ -83,27 +84,26 @@ class Sight:
     @staticmethod
     def of(mazes: Mazes, policy: PolicyConfig) -> Sight:
         """What a robot with the senses of `policy` would sense in each free cell of `mazes`."""
-        row_C, column_C = mazes.place_C2.T
-        rows_C, columns_C = mazes.shape_M2[mazes.maze_C].T
         wall_C = mazes.cell_C == WALL
-        here_C = np.arange(mazes.cells)
-        seen = []
-        for down, right in offsets(policy.radius):
-            r, c = row_C + down, column_C + right
-            inside = (r >= 0) & (r < rows_C) & (c >= 0) & (c < columns_C)
-            seen.append(~inside | wall_C[np.where(inside, here_C + down * columns_C + right, here_C)])
-        sensed = [*seen, *(_compass(mazes) if policy.compass else ())]
-        if not sensed:
+        bits = len(offsets(policy.radius))
+        sensed_CX = np.empty((mazes.cells, bits + A * policy.compass), np.bool_)
+        if not sensed_CX.shape[1]:
             none = np.zeros((1, A), np.uint8)
             return Sight(mazes, policy, np.zeros(mazes.cells, np.intp), none[:, :0], none)
-        sensed_CX = np.stack(sensed, axis=1)
+        _fill_seen(wall_C, mazes, policy.radius, sensed_CX)
+        if policy.compass:
+            sensed_CX[:, bits:] = np.stack(_compass(mazes), axis=1)
         sensed_CX[wall_C] = sensed_CX[mazes.first_M[0]]  # nobody stands in a wall
         packed = np.packbits(sensed_CX, axis=1)
-        whole = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}").reshape(-1)
-        code = packed[:, 0] if packed.shape[1] == 1 else whole
-        _, first, look_C = np.unique(code, return_index=True, return_inverse=True)
-        looks = sensed_CX[first].astype(np.uint8)
-        bits = len(seen)
+        if packed.shape[1] == 1:  # 256 codes need no sorting
+            met_X = np.bincount(packed[:, 0], minlength=256) > 0
+            look_C = (np.cumsum(met_X) - 1).take(packed[:, 0])
+            code_L = np.flatnonzero(met_X).astype(np.uint8)[:, None]
+            looks = np.unpackbits(code_L, axis=1, count=sensed_CX.shape[1])
+        else:
+            whole = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}").reshape(-1)
+            _, first, look_C = np.unique(whole, return_index=True, return_inverse=True)
+            looks = sensed_CX[first].astype(np.uint8)
         compass = looks[:, bits:] if policy.compass else np.zeros((len(looks), A), np.uint8)
         return Sight(mazes, policy, look_C, looks[:, :bits], compass)
 
@@ -118,6 +118,21 @@ class Sight:
         steps = [np.where(ok, down * columns_C + right, 0) for ok, (down, right) in zip(inside, MOVES, strict=True)]
         beside_CA: Indices = here_C[:, None] + np.stack(steps, axis=1)
         return beside_CA
+
+
+def _fill_seen(wall_C: Bools, mazes: Mazes, radius: int, seen_CX: Bools) -> None:
+    """Fills in for each cell whether each of those around it is a wall; outside counts as one."""
+    if machine := compiled("senses"):
+        around_B2 = np.array(offsets(radius), np.intp).reshape(-1, 2)
+        machine.fill_seen(wall_C, plain(mazes.shape_M2), around_B2, seen_CX)
+        return
+    row_C, column_C = mazes.place_C2.T
+    rows_C, columns_C = mazes.shape_M2[mazes.maze_C].T
+    here_C = np.arange(mazes.cells)
+    for around, (down, right) in enumerate(offsets(radius)):
+        r, c = row_C + down, column_C + right
+        inside = (r >= 0) & (r < rows_C) & (c >= 0) & (c < columns_C)
+        seen_CX[:, around] = ~inside | wall_C[np.where(inside, here_C + down * columns_C + right, here_C)]
 
 
 def _compass(mazes: Mazes) -> list[Bools]:
