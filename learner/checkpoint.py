@@ -25,6 +25,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from protocol.config import ClewError, Config, is_of_first_design
+from protocol.wire import descriptors
 
 Floats = npt.NDArray[np.float32]
 
@@ -168,7 +169,9 @@ def _newest_first(run_dir: Path) -> list[Path]:
 def _put(folder: Path, files: dict[str, bytes]) -> None:
     """Writes all of them before any gets its name; then each, in order, gets it and is on the disk."""
     for name, content in files.items():
-        with (folder / (name + ".tmp")).open("wb") as file:
+        with descriptors.spare():
+            file = (folder / (name + ".tmp")).open("wb")
+        with file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -179,7 +182,8 @@ def _put(folder: Path, files: dict[str, bytes]) -> None:
 
 def _sync(folder: Path) -> None:
     """The names in a folder are on the disk when it returns."""
-    opened = os.open(folder, os.O_RDONLY)
+    with descriptors.spare():
+        opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)
     finally:
@@ -188,8 +192,10 @@ def _sync(folder: Path) -> None:
 
 def _prune(folder: Path, newest: str) -> None:
     """Removes all but `newest` and those before it, the JSON first."""
-    kept = sorted(path.stem for path in folder.glob("*.json") if path.stem <= newest)[-KEPT:]
-    for path in folder.glob("*.json"):
+    with descriptors.spare():
+        found = list(folder.glob("*.json"))
+    kept = sorted(path.stem for path in found if path.stem <= newest)[-KEPT:]
+    for path in found:
         if path.stem not in kept:
             path.unlink(missing_ok=True)
     _clear(folder)
@@ -197,6 +203,8 @@ def _prune(folder: Path, newest: str) -> None:
 
 def _clear(folder: Path) -> None:
     """Removes what belongs to no checkpoint."""
-    for path in [*folder.glob("*.tmp"), *folder.glob("*.safetensors")]:
+    with descriptors.spare():
+        found = [*folder.glob("*.tmp"), *folder.glob("*.safetensors")]
+    for path in found:
         if path.suffix == ".tmp" or not path.with_suffix(".json").exists():
             path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocol.config import ClewError
@@ -49,3 +50,26 @@ class Address:
             return ipaddress.ip_address(self.place.strip("[]")).is_loopback
         except ValueError:
             return False
+
+
+def metrics_target(told: str, seen: str, is_ipc: bool, allowed: Sequence[str] = ()) -> tuple[str, bool]:
+    """HOST:PORT of an actor's metrics, "" where there are none; and whether it named a host in vain.
+
+    The port is what it told; the host is where the learner sees it, unless it told one of `allowed`.
+    """
+    named, _, port = told.rpartition(":")
+    host = "127.0.0.1" if is_ipc else written(seen)
+    is_foreign = bool(named) and named != host and named not in allowed
+    if named in allowed:
+        host = named
+    return (f"{host}:{port}" if host and port and 0 < int(port) <= 65_535 else ""), is_foreign
+
+
+def written(host: str) -> str:
+    """As a part of HOST:PORT: a numeric address as short as it can be, in brackets where it has colons."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    plain = getattr(address, "ipv4_mapped", None) or address
+    return f"[{plain}]" if plain.version == 6 else str(plain)

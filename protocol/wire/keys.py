@@ -22,9 +22,12 @@ from zmq.auth import load_certificate
 from zmq.utils import z85
 
 from protocol.config import ClewError
+from protocol.wire import descriptors
 
 NAME = re.compile(r"(?!learner\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # of an actor's key
 MAX_FILE_BYTES = 65_536  # of a key file, which takes some hundred
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+MOST_FAILURES = 3  # to read who may connect, in a row
 
 log = logging.getLogger("clew")
 
@@ -82,6 +85,7 @@ class Allowlist:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._failures = 0  # to read it, in a row
         self._names: dict[bytes, str] = {}  # by public key; replaced as a whole, since ZAP's thread reads it
         self._faults: set[str] = set()  # of which the log knows
         self.refresh()
@@ -93,14 +97,17 @@ class Allowlist:
     def refresh(self) -> set[str]:
         """Reads the folder again; the names whose key is gone, or another, since the last time.
 
-        A key that cannot be read is not allowed; where the folder itself cannot be read, all stays as it was.
+        A key that cannot be read is not allowed. Where the folder itself cannot be read, all stays as it was for a few
+        calls; then nobody is allowed, since nobody could be revoked.
         """
         try:
             names, faults = read_allowed(self._folder)
+            self._failures = 0
         except OSError as error:
-            fault = f"cannot read {self._folder}: {error.strerror}; who may connect stays as it was"
-            self._warn(self._faults | {fault})
-            return set()
+            self._failures += 1
+            names, faults = {}, [f"cannot read {self._folder}, so nobody may connect: {error.strerror}; mend that"]
+            if self._failures < MOST_FAILURES:
+                return set()
         self._warn(set(faults))
         former, self._names = self._names, names
         return {name for key, name in former.items() if names.get(key) != name}
@@ -123,6 +130,8 @@ def read_allowed(folder: Path) -> tuple[dict[bytes, str], list[str]]:
         except FileNotFoundError:  # revoked this moment
             continue
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in EXHAUSTED:  # says nothing of this key
+                raise
             faults.append(f"{path} lets nobody in: {_reason(error)}; delete it, or make the key again")
             continue
         if not NAME.fullmatch(name):
@@ -136,7 +145,8 @@ def read_allowed(folder: Path) -> tuple[dict[bytes, str], list[str]]:
 
 def names_in(folder: Path) -> list[str]:
     """Of the keys in a folder, whatever they are worth; OSError without the folder."""
-    files = (file for file in os.listdir(folder) if not file.startswith("."))
+    with descriptors.spare():
+        files = [file for file in os.listdir(folder) if not file.startswith(".")]
     return sorted(file.removesuffix(".key") for file in files if file.endswith(".key"))
 
 
@@ -173,7 +183,8 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
     if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:  # a pipe would block for ever
         raise ValueError("it is no key file")
     try:
-        public, secret = load_certificate(path)
+        with descriptors.spare():
+            public, secret = load_certificate(path)
     except (ValueError, IndexError):
         raise ValueError("there is no public key in it") from None
     except OSError as error:
