@@ -81,7 +81,7 @@ def open_files() -> Finding:
     limit = descriptors.MOST if limit == resource.RLIM_INFINITY else min(limit, descriptors.MOST)
     served = (limit - 50) // FILES_PER_ACTOR
     found = f"{limit} may be open: enough for a learner of {served} actors"
-    return Finding("files", limit >= FILES, found, f"run `ulimit -Hn {FILES}` or more before starting clew")
+    return Finding("files", limit >= FILES, found, f"run `ulimit -n {FILES}` or more before starting clew")
 
 
 def reach(about: str, address: Address) -> Finding:
