@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -247,17 +247,6 @@ def test_a_crowd_that_takes_leases_and_never_answers_stops_nothing(
 
 
 # Crowds of connections
-
-
-@contextmanager
-def few_files(count: int) -> Iterator[None]:
-    """Whatever starts in here may have no more open."""
-    former = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (count, former[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, former)
 
 
 def limited(place: Place, soft: int, hard: int) -> Party:

@@ -33,9 +33,8 @@ class Door:
     ) -> None:
         """`turned_away`: takes the hosts of those who may not come in. Before any socket of the context is bound."""
         self._allowed, self._turned_away = allowed, turned_away
-        mine: zmq.Context[zmq.Socket[bytes]] = zmq.Context.shadow(
-            context
-        )  # whose sockets are not closed with the context's others
+        # Sockets of a shadow are not closed with the context's others, but in the thread that uses them.
+        mine: zmq.Context[zmq.Socket[bytes]] = zmq.Context.shadow(context)
         self._questions, self._near, self._far = (mine.socket(kind) for kind in (zmq.ROUTER, zmq.PAIR, zmq.PAIR))
         for link in (self._questions, self._near, self._far):
             link.set(zmq.LINGER, 0)

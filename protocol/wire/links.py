@@ -225,7 +225,8 @@ class LearnerLinks:
             extra={"key": key, "host": host},
         )
         self._contexts.pop().destroy(0)
-        self._open_theta()
+        with descriptors.spare():
+            self._open_theta()
 
     def _close(self, linger_ms: int) -> None:
         while self._contexts:
