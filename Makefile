@@ -3,8 +3,13 @@
 
 PYTHON ?= python3
 CONFIG ?= deploy/configs/default.toml
-RUN ?= runs/$(shell date +%Y-%m-%d_%H-%M-%S)
+RUN ?= runs/$(shell echo $$(date +%Y-%m-%d_%H-%M-%S)_$$$$)
 BIN := .venv/bin
+# pip would take the build of torch with CUDA, 4.9 GB: where there is no NVIDIA GPU, the one for CPUs will do, 0.2 GB.
+# TORCH_INDEX= leaves the choice to pip.
+TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,https://download.pytorch.org/whl/cpu)
+TORCH := $(shell sed -n 's/^learner = \["\(torch[^"]*\)".*/\1/p' pyproject.toml)
+install_torch = $(if $(TORCH_INDEX),-$(BIN)/pip install --quiet --no-deps --extra-index-url $(TORCH_INDEX) '$(TORCH)')
 
 .PHONY: train test test-deploy soak bench clean
 
@@ -30,12 +35,16 @@ bench: .venv/installed
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[learner]'
+	$(install_torch)
+	$(BIN)/pip install --quiet --editable '.[learner,fast]'
+	$(BIN)/python -m protocol.compiled
 	touch $@
 
 .venv/installed-test: pyproject.toml
 	$(PYTHON) -m venv .venv
+	$(install_torch)
 	$(BIN)/pip install --quiet --editable '.[test]'
+	$(BIN)/python -m protocol.compiled
 	touch .venv/installed $@
 
 .venv/installed-test-deploy: .venv/installed-test

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import time
 from collections import deque
 from contextlib import suppress
@@ -13,15 +14,19 @@ from contextlib import suppress
 from actors.metrics import ActorMetrics
 from actors.rollout import collect
 from protocol.config import ClewError, Config
+from protocol.wire.address import Address
 from protocol.wire.frames import ACTOR_LIMITS, WireError, decode, encode
 from protocol.wire.keys import ActorKeys
 from protocol.wire.links import ActorLinks
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Lease, Message, Rollouts, Theta, Welcome
+from protocol.wire.reach import REMEDY, fault
 from protocol.world.maze import Floats
 
 CAPACITY = 2  # leases held: one in work, one so that there is no waiting for the next
 POLL_S = 0.05  # the longest wait for a message
 SILENCE_S = 2.5  # of the learner, after which an idle actor says Hello again; it pings every second
+PATIENCE_S = 2.0  # without a connection, until it is said why; doubled each time
+LONGEST_PATIENCE_S = 600.0
 AGAIN_S = 0.5  # before a Hello that the learner asked for
 LATE_S = 0.05  # that theta may come after the lease that needs it
 FETCH_S = 1.0  # between two requests for the same theta
@@ -47,6 +52,8 @@ class Actor:
         self._connection = 0  # as the links count them
         self._welcomed_on = 0  # the connection of the last Welcome
         self._trouble = ""  # as the links say it
+        self._patience_s = PATIENCE_S
+        self._lost_at = time.monotonic()  # since when there is no connection, or it has been said why
         self.metrics = ActorMetrics(self._wire_bytes)
         self._working = False
         self._session = ""
@@ -57,6 +64,7 @@ class Actor:
 
     def run(self) -> None:
         """The whole life."""
+        self._log.info("looks for the learner at %s", self._connect)
         try:
             with suppress(Interrupted):
                 while not self.should_exit:
@@ -109,6 +117,16 @@ class Actor:
             self._log.info("%s %s", "connected to" if self._connection else "no connection to", self._connect)
             self._leases.clear()
             self._hello_due = 0.0
+            self._patience_s, self._lost_at = PATIENCE_S, time.monotonic()
+        elif not (self._connection or self._trouble) and time.monotonic() - self._lost_at >= self._patience_s:
+            self._patience_s, self._lost_at = min(2 * self._patience_s, LONGEST_PATIENCE_S), time.monotonic()
+            # Looking up a name may take long, and must not keep a signal or the learner waiting.
+            threading.Thread(target=self._say_why, daemon=True).start()
+
+    def _say_why(self) -> None:
+        """Why there is no connection."""
+        if reason := fault(Address.of(self._connect)):
+            self._log.warning("%s; %s trying again", reason, REMEDY)
 
     def _hear_all(self) -> None:
         can_work = self._leases and self._leases[0].version in self._thetas

@@ -19,10 +19,10 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from actors.rollout import attempt_and_adapt
 from deploy.local import Fleet
 from learner import checkpoint
 from protocol.config import Config
+from protocol.learning.trial import attempt_and_adapt
 from protocol.world import families
 from protocol.world.maze import Floats, Mazes, shortest_M
 

@@ -20,11 +20,11 @@ from typing import Any
 
 from deploy import logs
 from deploy.heap import keep_freed_memory
+from deploy.local import LEARNER_GRACE_S
 from deploy.status import LOOPBACK, serve
 from protocol.config import ClewError, Config
 
 ACTOR_NICENESS = 10  # where cores are few, actors give way to the learner, which all wait for
-GRACE_S = 4.0  # what a child whose parent is gone may still take to end well
 
 
 def main() -> None:
@@ -32,14 +32,16 @@ def main() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     keep_freed_memory()
     logs.configure("text", job["role"], logging.WARNING)
-    sys.exit(ROLES[job.pop("role")](**job))
+    code = ROLES[job.pop("role")](**job)
+    # All is saved and told. What Python does at its own end takes seconds after torch, and more on a busy machine.
+    os._exit(code)
 
 
 def end_with_parent() -> None:
     while os.read(0, 1):  # not sys.stdin: a thread that waits there would hold its lock at exit
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE_S)
+    time.sleep(LEARNER_GRACE_S)
     os._exit(1)
 
 

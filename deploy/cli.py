@@ -1,73 +1,118 @@
-"""The `clew` command: train, learner, actor, ray, keys, doctor, evaluate, bench."""
+"""The `clew` command: train, learner, actor, ray, keys, config, doctor, evaluate, bench."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
+from pydantic import ValidationError
+from rich.console import Console
 
 from deploy import keys as keyring
-from deploy import logs, status
+from deploy import logs, output, status
+from deploy.command.evaluate import evaluate
 from deploy.display import Display, Tally
 from deploy.heap import keep_freed_memory
 from deploy.local import Fleet, LearnerError
-from deploy.settings import load
+from deploy.settings import as_toml, explain, gather, load, shortened
+from deploy.versions import context, require
 from protocol.config import ClewError, Config
+from protocol.wire.address import Address
 from protocol.wire.keys import ActorKeys, LearnerKeys
+from protocol.wire.messages import METRICS
 
-app = typer.Typer(
-    help="Learns how to learn mazes.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(keyring.app, name="keys")
+UsageError: Any = typer.BadParameter.__mro__[1]  # a command line that cannot be understood; Typer does not export it
 
 ADDRESS = "tcp://127.0.0.1:7777"
+MOST_LETTERS = 200  # of an actor's name
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; see deploy/configs.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE over everything else; repeatable.")]
-Seed = Annotated[int | None, typer.Option(help="Over run.seed.")]
-Updates = Annotated[int | None, typer.Option(help="Over run.updates.")]
-RunDir = Annotated[Path | None, typer.Option(help="Where the run is kept; runs/TIME if not given.")]
-Keys = Annotated[Path | None, typer.Option("--keys", metavar="DIR", help="Its key directory; see `clew keys`.")]
+Seed = Annotated[int | None, typer.Option(help="The run's seed, instead of run.seed.")]
+Updates = Annotated[int | None, typer.Option(help="How many updates, instead of run.updates.")]
+RunDir = Annotated[
+    Path | None,
+    typer.Option(help="Where the run is kept; a new directory in runs, named after the time, if not given."),
+]
+Keys = Annotated[
+    Path | None, typer.Option("--keys", metavar="DIR", help="The process's key directory; see `clew keys`.")
+]
 MetricsPort = Annotated[
     int | None, typer.Option(min=0, max=65_535, help="Serve /metrics and /healthz there; 0: any free port.")
 ]
-MetricsHost = Annotated[str, typer.Option(help="0.0.0.0 for a Prometheus on another machine.")]
-LogFormat = Annotated[logs.Style, typer.Option(help="Of what is said on standard error.")]
-Device = Annotated[str, typer.Option(help="Of the learner: auto (a GPU where there is one), cpu or cuda.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")]
-Actors = Annotated[int, typer.Option(min=1, help="Actor processes.")]
-Mazes = Annotated[
-    list[Path] | None,
-    typer.Option(metavar="FILE...", help="Maze files. Without any, held-out mazes are drawn."),
+MetricsHost = Annotated[
+    str, typer.Option(help="Where to serve them: 0.0.0.0, or :: with IPv6, for a Prometheus on another machine.")
 ]
-# Typer's options take one value each, so `--mazes a.txt b.txt` leaves the second file to this.
-MoreMazes = Annotated[list[Path] | None, typer.Argument(hidden=True)]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output and nothing else there.")]
+LogFormat = Annotated[logs.Style, typer.Option(help="Log format: text or json.")]
+Device = Annotated[str, typer.Option(help="The learner's device: auto (a GPU where there is one), cpu or cuda.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")]
+BeginOrResume = Annotated[
+    bool,
+    typer.Option("--begin-or-resume", help="Resume the run of --run-dir, or begin it where there is none yet."),
+]
+Actors = Annotated[int, typer.Option(min=1, max=1_000, help="How many actor processes to start.")]
 
 
 def main() -> None:
     """`clew`: what a user can mend is said in one line, with exit code 2."""
+    output.take_over()
+    logs.configure("text", "clew", logging.WARNING)
     try:
-        app()
+        code = app(prog_name="clew", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
+    except output.OutputError as error:
+        fault, code = ("", 1) if error.is_unread else (str(error), 2)
     except ClewError as error:
-        print(f"clew: {error}", file=sys.stderr)
-        sys.exit(2)
+        fault, code = str(error), 2
+    except UsageError as error:
+        fault, code = misunderstood(error), 2
     except LearnerError as error:
-        print(f"clew: {error}", file=sys.stderr)
-        sys.exit(1)
+        fault, code = str(error), 1
+    except MemoryError:
+        fault, code = "there is not enough memory; ask for less at a time", 1
+    if fault:
+        print(f"clew: {logs.printable(fault)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def misunderstood(error: Any) -> str:
+    """What is wrong with a command line, in one sentence; nothing where Typer has shown the help instead."""
+    detail = error.__cause__.errors()[0] if isinstance(error.__cause__, ValidationError) else None
+    if detail and detail["type"] != "value_error":  # a value of the wrong type, or out of range
+        return explain(detail | {"loc": (error.param.opts[0],)})
+    said = error.format_message().strip().rstrip(".").replace(": Value error, ", ": ")
+    command = error.ctx.command_path if error.ctx else "clew"
+    return said and f"{said[0].lower()}{said[1:]}; see `{command} --help`"
+
+
+def show_version(wanted: bool) -> None:
+    """Prints the version, where it is wanted, and ends."""
+    if wanted:
+        known = context()
+        print(f"clew {known['clew']}, contract {str(known['contract'])[:12]}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version, and end.")
+    ] = False,
+) -> None:
+    """Learns how to learn mazes."""
 
 
 @app.command()
@@ -84,7 +129,10 @@ def train(
 ) -> None:
     """Train: a learner and actors on this machine, until the updates are done or Ctrl-C."""
     require("torch", "safetensors")
+    import numpy as np
+
     from learner import checkpoint
+    from protocol.world import families
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ClewError(
@@ -93,35 +141,44 @@ def train(
         )
     folder = run_folder(run_dir, resume)
     settings = configured(config, assignments, seed, updates, folder if resume else None)
+    if "file" in settings.maze.families:  # else the actors would die of it, one after another
+        families.sample(
+            settings.maze.model_copy(update={"family": "file"}), 1, np.random.default_rng(0), held_out=False
+        )
     former = checkpoint.beginning(folder, settings, resume)  # a refusal comes before anything is started
     tally = Tally(settings, former.update if former else 0)
     display, alive = Display(Console()), 0
     with stop_signals() as stopped, Fleet(settings, folder, actors, device, resume, metrics_port) as fleet:
-        print(f"run {folder}", flush=True)
+        display.say(f"run {logs.printable(str(folder))}")
         with display:
             for record in fleet.updates():
-                if stopped:
+                if stopped or display.is_unread:
                     break
                 if record:
                     tally.add(record)
                 alive = fleet.actors_alive or alive
                 display.show(tally, alive)
             display.show(tally, alive, now=True)
-        fleet.stop()
+        fleet.stop(in_haste=lambda: len(stopped) > 1)  # a second Ctrl-C waits for nothing
         fleet.raise_for_failure()
-    done = tally.update >= settings.run.updates
-    print(f"{'done' if done else 'stopped'} after {tally.update} updates, kept in {folder}")
+    kept = checkpoint.load(folder)
+    if kept is None:
+        display.say("stopped before the run began; nothing is kept")
+    else:
+        ended = "done" if kept.update >= settings.run.updates else "stopped"
+        display.say(f"{ended} after {kept.update} updates, kept in {logs.printable(str(folder))}")
 
 
 @app.command()
 def learner(
     config: ConfigFile = None,
     run_dir: RunDir = None,
-    bind: Annotated[str, typer.Option(help="Where actors find it: tcp://HOST:PORT, ipc://PATH.")] = ADDRESS,
+    bind: Annotated[str, typer.Option(help="Where actors find the learner: tcp://HOST:PORT or ipc://PATH.")] = ADDRESS,
     updates: Updates = None,
     seed: Seed = None,
     assignments: Set = None,
     resume: Resume = False,
+    begin_or_resume: BeginOrResume = False,
     device: Device = "auto",
     keys: Keys = None,
     metrics_port: MetricsPort = None,
@@ -134,6 +191,7 @@ def learner(
 ) -> None:
     """A learner alone; start actors by hand. Under torchrun, one of several processes."""
     require("torch", "safetensors")
+    from learner import checkpoint
     from learner.learner import Learner, find_device, live, repeat_exactly
     from learner.parallel import RankError, Seat, Team, follow
 
@@ -147,10 +205,12 @@ def learner(
                 repeat_exactly()
                 follow(seat, where)
                 return
-        folder = run_folder(run_dir, resume)
+        folder = run_folder(run_dir, resume or begin_or_resume)
+        resume = resume or (begin_or_resume and checkpoint.holds_run(folder))
         settings = configured(config, assignments, seed, updates, folder if resume else None)
+        checkpoint.beginning(folder, settings, resume)  # a refusal comes before anything is started
         mine = LearnerKeys.of(keys) if keys else None
-        print(f"run {folder}", flush=True)
+        print(f"run {logs.printable(str(folder))}", flush=True)
         with Team(seat, settings, where) if seat else nullcontext() as team:
             named = actor_metrics_host or ()
             one = Learner(settings, folder, bind, where, resume, mine, team=team, metrics_hosts=named)
@@ -165,7 +225,7 @@ def learner(
 @app.command()
 def actor(
     connect: Annotated[str, typer.Option(help="The learner's address: tcp://HOST:PORT or ipc://PATH.")],
-    name: Annotated[str, typer.Option(help="Its name in logs.")] = "actor",
+    name: Annotated[str, typer.Option(help="The actor's name in logs.")] = "actor",
     keys: Keys = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = status.LOOPBACK,
@@ -180,6 +240,13 @@ def actor(
     """An actor alone: works for the learner until the run is over."""
     from actors.actor import Actor, live
 
+    name = logs.printable(name)
+    if len(name) > MOST_LETTERS:
+        raise ClewError(f"--name has {len(name)} characters, and {MOST_LETTERS} are the most; give a shorter one")
+    if not re.fullmatch(METRICS.replace(r"\z", r"\Z"), metrics_address):  # pydantic's dialect
+        raise ClewError(
+            f"--metrics-address wants HOST:PORT or [IPV6]:PORT, got {shortened(metrics_address)}; change it"
+        )
     keep_freed_memory()
     logs.configure(log_format, "actor", actor=name)
     one = Actor(connect, name, ActorKeys.of(keys) if keys else None)
@@ -192,7 +259,7 @@ def actor(
 @app.command("ray")
 def on_ray(
     connect: Annotated[str, typer.Option(help="The learner's address, as the cluster's nodes see it.")],
-    actors: Annotated[int, typer.Option(min=1, help="How many; each takes a core.")],
+    actors: Annotated[int, typer.Option(min=1, help="How many actors; each takes a core.")],
     keys: Keys = None,
     address: Annotated[
         str, typer.Option(help="The Ray cluster's HOST:PORT; auto: RAY_ADDRESS, or the one of this machine.")
@@ -202,6 +269,7 @@ def on_ray(
     ] = "",
 ) -> None:
     """Actors on a Ray cluster, and others for those that die, until the run is over or Ctrl-C."""
+    Address.of(connect)  # refused here, and not by every actor
     mine = ActorKeys.of(keys) if keys else None
     from deploy.ray import Team
 
@@ -209,6 +277,17 @@ def on_ray(
         print(f"{actors} actors for {connect}", flush=True)
         is_over = team.wait(stopped)
     print("the run is over" if is_over else "stopped")
+
+
+@app.command("config")
+def show_config(config: ConfigFile = None, assignments: Set = None, as_json: output.Json = False) -> None:
+    """Print every setting as a TOML file, and behind each where it comes from: a file, the environment or --set."""
+    settings = gather(config, assignments or [])
+    if as_json:
+        tree = settings.config.model_dump(mode="json")
+        print(json.dumps({**context(), "config": tree, "origins": dict(settings.origins)}))
+    else:
+        print(as_toml(settings))
 
 
 @app.command()
@@ -223,68 +302,21 @@ def doctor(
     for finding in examine(connect, keys):
         print(finding, flush=True)
         failed |= not finding.is_fine
-    sys.exit(int(failed))
+    raise typer.Exit(int(failed))
 
 
-@app.command()
-def evaluate(
-    run_dir: Annotated[Path, typer.Argument(help="A run's directory.")],
-    mazes: Mazes = None,
-    more_mazes: MoreMazes = None,
-    family: Annotated[str | None, typer.Option(help="Family of the held-out mazes, instead of the run's own.")] = None,
-    side: Annotated[int | None, typer.Option(help="Side of the held-out mazes, instead of the run's own.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Held-out mazes to draw; 500 if not given.")] = None,
-    attempts: Annotated[
-        int | None, typer.Option(min=1, help="Attempts at each maze; 10, or as many as were trained if more.")
-    ] = None,
-    attempts_per_step: Annotated[
-        int | None, typer.Option(min=1, help="Attempts before each inner step, instead of inner.attempts.")
-    ] = None,
-    horizon: Annotated[
-        int | None, typer.Option(min=1, max=2**30, help="Steps after which an attempt has failed, in every maze.")
-    ] = None,
-    robots: Annotated[
-        int | None, typer.Option(min=1, help="Robots that try each maze, each on its own; one if there are many mazes.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the mazes and the attempts.")] = 0,
-    as_json: Json = False,
-    pictures: Annotated[
-        bool, typer.Option("--pictures", help="Write curve.png, adaptation.png and learning_curve.png to RUN_DIR.")
-    ] = False,
-) -> None:
-    """Try mazes never trained on, attempt after attempt; report success and steps of every one."""
-    require("safetensors", *(["matplotlib"] if pictures else []))
-    from deploy.study import evaluate as study
-    from deploy.study import exam, report
-
-    keep_freed_memory()
-    if more_mazes and not mazes:
-        raise ClewError(f"{more_mazes[0]} is one argument too many; name maze files after --mazes")
-    drawing = {"--family": family, "--side": side, "--count": count}
-    for option, value in drawing.items():
-        if mazes and value is not None:
-            raise ClewError(f"{option} is for mazes that are drawn, and --mazes names files; leave one of them out")
-    run = study.opened(run_dir)
-    settings = study.adapting(run.config, attempts, attempts_per_step)
-    if mazes:
-        wanted = exam.of_files([*mazes, *(more_mazes or [])], settings, horizon)
-    else:
-        wanted = exam.held_out(settings, family, side, count or 500, seed, horizon)
-    result = study.evaluate(run.theta_P, settings, wanted, robots, seed)
-    if as_json:
-        print(json.dumps(report.figures(run, settings, result, seed)))
-    else:
-        show(report.tables(result))
-    if pictures:
-        from deploy.study import plots  # matplotlib takes long, and is not in the images
-
-        plots.draw(run_dir, run.theta_P, settings, result, seed)
+app.command()(evaluate)
 
 
 @app.command()
 def bench(
-    rule: Annotated[str | None, typer.Option(help="Over inner.rule: sgd, meta-sgd or learned.")] = None,
-    actors: Annotated[int | None, typer.Option(min=1, help="Actor processes, 2; simulated ones, 1,000.")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="The update rule, instead of inner.rule: sgd, meta-sgd or learned.")
+    ] = None,
+    actors: Annotated[
+        int | None,
+        typer.Option(min=1, max=100_000, help="How many actor processes: 2, or 1,000 simulated ones."),
+    ] = None,
     assignments: Set = None,
     device: Device = "auto",
     links: Annotated[
@@ -295,7 +327,7 @@ def bench(
         bool,
         typer.Option("--target", help="Seconds of training of perfect.toml until one attempt at a maze is enough."),
     ] = False,
-    as_json: Json = False,
+    as_json: output.Json = False,
 ) -> None:
     """Measure environment steps per second, end to end, and what takes the time."""
     require("torch", "safetensors")
@@ -316,25 +348,9 @@ def bench(
         figures = training.bench(load(None, given), actors or 2, device)
         table = training.report
     if as_json:
-        print(json.dumps(figures))
+        print(json.dumps({**context(), **figures}))
     else:
-        show(table(figures))
-
-
-def require(*packages: str) -> None:
-    """A refusal in one line where a package is missing that actors do without."""
-    missing = [name for name in packages if not find_spec(name)]
-    if missing:
-        raise ClewError(
-            f"{' and '.join(missing)} not found: this machine has what an actor needs, and no more; "
-            "run pip install 'clew[learner]'"
-        )
-
-
-def show(table: RenderableType) -> None:
-    """On the terminal; elsewhere in lines of a fixed width."""
-    console = Console()
-    Console(width=None if console.is_terminal else 100).print(table)
+        output.show(table(figures))
 
 
 def configured(
@@ -354,10 +370,10 @@ def configured(
 
 
 def run_folder(given: Path | None, resume: bool) -> Path:
-    """The run's directory: a new one named after the time, if none is given."""
+    """The run's directory: one named after the time and this process, if none is given: two may start in one second."""
     if resume and not given:
-        raise ClewError("--resume needs to know which run; add --run-dir DIR")
-    return given or Path("runs") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        raise ClewError("a run can be resumed only where it is known which one; add --run-dir DIR")
+    return given or Path("runs") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{os.getpid()}"
 
 
 @contextmanager

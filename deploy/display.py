@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import deque
 from datetime import timedelta
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.local import Record
+from deploy.output import OutputError
 from protocol.config import Config
 
 WINDOW = 100  # updates that figures are averaged over
@@ -48,24 +50,39 @@ class Tally:
         """
         timed = list(self._recent)[1:]
         seconds = sum(record["seconds"] for record in timed)
-        return sum(record.get(figure, 1) for record in timed) / seconds if timed else 0.0
+        return sum(record.get(figure, 1) for record in timed) / seconds if seconds else 0.0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no update has been added yet."""
+        return not self._recent
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it can say how fast the run is."""
+        return self.per_s("batches") > 0
 
     @property
     def left(self) -> str:
         """Time left, as text."""
-        if len(self._recent) < 2:
+        if not self.is_timed:
             return "-:--:--"
         return str(timedelta(seconds=round((self.total - self.update) / self.per_s("batches"))))
 
 
 class Display:
-    """Shows a tally. `with display: display.show(tally, actors)`, as often as one likes."""
+    """Shows a tally. `with display: display.show(tally, actors)`, as often as one likes.
+
+    Where standard output takes nothing more, the run goes on, and what is to be said is said on standard error.
+    """
 
     def __init__(self, console: Console) -> None:
+        self.is_unread = False  # whether the reader of standard output has left
+        self._out = sys.stdout
         self._console = console
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._every_s = FRAME_EVERY_S if self._live else LINE_EVERY_S
-        self._shown = 0.0
+        self._shown_at, self._update = 0.0, -1  # when something was shown; the last update that has a line
 
     def __enter__(self) -> Self:
         if self._live:
@@ -77,14 +94,23 @@ class Display:
             self._live.__exit__(*error)
 
     def show(self, tally: Tally, actors: int, now: bool = False) -> None:
-        """One frame or line, unless the last is still fresh and it needs not be `now`."""
-        if not now and time.monotonic() - self._shown < self._every_s:
+        """One frame or line, unless the last is still fresh and it needs not be `now`, or there is nothing new."""
+        if not now and time.monotonic() - self._shown_at < self._every_s:
             return
-        self._shown = time.monotonic()
+        self._shown_at = time.monotonic()
         if self._live:
             self._live.update(panel(tally, actors), refresh=True)
-        elif tally.update:
-            self._console.print(line(tally, actors), soft_wrap=True, highlight=False)
+        elif not tally.is_empty and tally.update != self._update:
+            self._update = tally.update
+            self.say(line(tally, actors))
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        try:
+            print(text, file=self._out, flush=True)
+        except OutputError as error:
+            self.is_unread, self._out = error.is_unread, sys.stderr
+            print(f"clew: {error}; it goes to standard error now\n{text}", file=sys.stderr, flush=True)
 
 
 def panel(tally: Tally, actors: int) -> Group:
@@ -95,22 +121,29 @@ def panel(tally: Tally, actors: int) -> Group:
     learned = Table.grid(padding=(0, 3))
     learned.add_row(Text("", "dim"), Text("success", "dim"), Text("steps ÷ shortest", "dim"))
     for when in ("before", "after"):
-        success, ratio = tally.mean(f"success_{when}"), tally.mean(f"ratio_{when}")
-        learned.add_row(f"{when} adaptation", Text(f"{success:.3f}", "bold"), Text(f"{ratio:.3f}", "bold"))
+        success, ratio = (shown(tally, f"{figure}_{when}") for figure in ("success", "ratio"))
+        learned.add_row(f"{when} adaptation", Text(success, "bold"), Text(ratio, "bold"))
     return Group(bar, learned, Text(speeds(tally, actors), "cyan"))
 
 
 def line(tally: Tally, actors: int) -> str:
     """The same as one line of text."""
-    before, after = tally.mean("success_before"), tally.mean("success_after")
-    ratio_before, ratio_after = tally.mean("ratio_before"), tally.mean("ratio_after")
+    success, ratio = (
+        " -> ".join(shown(tally, f"{figure}_{when}") for when in ("before", "after")) for figure in ("success", "ratio")
+    )
     return (
-        f"update {tally.update}/{tally.total}  success {before:.3f} -> {after:.3f}  "
-        f"steps/shortest {ratio_before:.3f} -> {ratio_after:.3f}  {speeds(tally, actors)}  {tally.left} left"
+        f"update {tally.update}/{tally.total}  success {success}  steps/shortest {ratio}  "
+        f"{speeds(tally, actors)}  {tally.left} left"
     )
 
 
+def shown(tally: Tally, figure: str) -> str:
+    """A mean with three digits, or a dash where there is none."""
+    mean = tally.mean(figure)
+    return "-" if math.isnan(mean) else f"{mean:.3f}"
+
+
 def speeds(tally: Tally, actors: int) -> str:
-    """How fast, by how many, how late."""
-    parts = (f"{tally.per_s(unit):,.{digits}f} {unit}/s" for unit, digits in UNITS.items())
-    return "  ".join((*parts, f"actors {actors}", f"lag {tally.lag}"))
+    """How fast, once that is known; by how many, how late."""
+    parts = [f"{tally.per_s(unit):,.{digits}f} {unit}/s" for unit, digits in UNITS.items() if tally.is_timed]
+    return "  ".join([*parts, f"actors {actors}", f"lag {tally.lag}"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import platform
 import resource
-import socket
 import statistics
 import time
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ from protocol.wire.frames import ACTOR_LIMITS, WireError, decode, encode
 from protocol.wire.keys import ActorKeys
 from protocol.wire.links import ActorLinks
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Message, Theta, Welcome
+from protocol.wire.reach import REMEDY, fault
 
-REACH_S = 3.0  # for a connection
 HANDSHAKE_S = 5.0
 ANSWER_S = 5.0  # for a message; a learner in the midst of a flood of others takes its time
 ROUND_TRIPS = 5
@@ -53,8 +53,8 @@ def examine(connect: str | None, keys: Path | None) -> Iterator[Finding]:
         address = Address.of(connect)
         links = ActorLinks(connect, ActorKeys.of(keys) if keys else None)
     except ClewError as error:
-        fault, _, remedy = str(error).partition("; ")
-        yield Finding("settings", False, fault, remedy or "change --connect or --keys")
+        wrong, _, remedy = str(error).partition("; ")
+        yield Finding("settings", False, wrong, remedy or "change --connect or --keys")
         return
     with closing(links):
         reached = reach("address", address)
@@ -87,16 +87,8 @@ def open_files() -> Finding:
 def reach(about: str, address: Address) -> Finding:
     """Whether anybody listens there."""
     began = time.monotonic()
-    try:
-        if address.scheme == "ipc":
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.settimeout(REACH_S)
-                probe.connect(address.place)
-        else:
-            socket.create_connection((address.place.strip("[]"), int(address.port)), REACH_S).close()
-    except (OSError, ValueError) as error:
-        remedy = "is the learner running and bound to this address, and does a firewall let it through?"
-        return Finding(about, False, f"{address} cannot be reached: {error}", remedy)
+    if found := fault(address):
+        return Finding(about, False, found, REMEDY)
     return Finding(about, True, f"{address} reached in {1e3 * (time.monotonic() - began):.1f} ms")
 
 
@@ -113,12 +105,12 @@ def visit(links: ActorLinks, address: Address, encrypted: bool) -> Iterator[Find
     trips: list[float] = []
     for _ in range(ROUND_TRIPS):
         sent_at, began = time.time(), time.monotonic()
-        answer = ask(links, Hello(CONTRACT, f"doctor on {socket.gethostname()}"[:200], 0, ""), (Welcome, Bye))
+        answer = ask(links, Hello(CONTRACT, f"doctor on {platform.node()}"[:200], 0, ""), (Welcome, Bye))
         trips.append(time.monotonic() - began)
         if not isinstance(answer, Welcome):
             said = answer.reason if isinstance(answer, Bye) else f"no answer in {ANSWER_S:.0f} s; see its log"
-            fault, _, remedy = said.partition("; ")
-            yield Finding("contract", False, fault, remedy)
+            wrong, _, remedy = said.partition("; ")
+            yield Finding("contract", False, wrong, remedy)
             return
         welcome, ahead_s = answer, answer.time - (sent_at + trips[-1] / 2)
     yield Finding("contract", True, f"{CONTRACT[:12]}, the same on both sides; run {welcome.run}")

@@ -22,17 +22,20 @@ def main() -> None:
 
 def is_well(port: int) -> bool:
     """Whether who listens there says so."""
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as connection:
-        connection.settimeout(TIMEOUT_S)
-        connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
-        return connection.recv(64).split()[1:2] == [b"200"]
+    for host in ("127.0.0.1", "::1"):
+        with suppress(OSError), socket.create_connection((host, port), TIMEOUT_S) as connection:
+            connection.settimeout(TIMEOUT_S)
+            connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            return connection.recv(64).split()[1:2] == [b"200"]
     return False
 
 
 def listening() -> list[int]:
     """The ports of the processes that can be seen: those of this container, even in the host's network."""
-    with open("/proc/net/tcp") as table:
-        fields = [line.split() for line in table][1:]
+    fields = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError), open(table) as lines:  # a kernel without IPv6 has but one
+            fields += [line.split() for line in lines][1:]
     ports = {f"socket:[{line[9]}]": int(line[1].rpartition(":")[2], 16) for line in fields if line[3] == LISTENING}
     processes = [name for name in os.listdir("/proc") if name.isdigit()]
     return sorted({ports[file] for process in processes for file in open_files(process) if file in ports})

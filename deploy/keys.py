@@ -16,7 +16,7 @@ import typer
 import zmq
 
 from protocol.config import ClewError
-from protocol.wire.keys import NAME, key_pair, names_in, read_allowed
+from protocol.wire.keys import NAME, key_pair, names_in, read_allowed, require_own
 
 app = typer.Typer(help="Keys of the learner and its actors.", no_args_is_help=True)
 
@@ -36,6 +36,7 @@ def new(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new direct
                 "or give another DIR"
             )
         folder.mkdir(0o700, parents=True, exist_ok=True)
+        require_own(folder, is_above=True)
         with unfinished(folder) as made:
             write(made / "learner.key_secret", *zmq.curve_keypair())
             (made / "allowed").mkdir(0o755)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -17,11 +18,12 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from protocol.config import ClewError, Config
+from protocol.wire.address import MAX_IPC_PATH
 
 Record = dict[str, Any]  # one line of updates.jsonl
 
 TICK_S = 0.2  # how often the processes are looked at where nothing else happens
-LEARNER_GRACE_S = 4.0  # to save a checkpoint
+LEARNER_GRACE_S = 30.0  # to finish its update and save a checkpoint: a moment, unless the machine is very busy
 ACTOR_GRACE_S = 0.5  # an actor holds nothing that matters
 SHORT_LIFE_S = 2.0  # an actor that lived less died at once, for it takes a second to join: the next one waits
 LONGEST_PAUSE_S = 30.0  # where it ends by itself: the next will, too
@@ -42,7 +44,7 @@ class Fleet:
         metrics_port: int | None = None,
     ) -> None:
         """`metrics_port`: of the learner; each actor then takes any free one."""
-        self._private = tempfile.TemporaryDirectory(prefix="clew-")  # sockets and logs; nobody else may enter
+        self._private = private_folder()
         self._logs = Path(self._private.name)
         address = f"ipc://{self._private.name}/learner"
         job = {
@@ -56,6 +58,7 @@ class Fleet:
         }
         self._records: SimpleQueue[Record | None] = SimpleQueue()
         self._error = ""
+        self._killed = False  # whether the learner took too long to end
         self._learner = start(job, "learner", subprocess.PIPE)
         self._listeners = [threading.Thread(target=listen, daemon=True) for listen in (self._hear, self._relay)]
         for listener in self._listeners:
@@ -92,12 +95,13 @@ class Fleet:
     def actors_alive(self) -> int:
         return sum(post.process.poll() is None for post in self._actors)
 
-    def stop(self) -> None:
-        """Everyone ends: asked first, killed when it takes too long."""
+    def stop(self, in_haste: Callable[[], bool] = lambda: False) -> None:
+        """Everyone ends: asked first, and killed when it takes too long or has to happen `in_haste`."""
         everyone = [(post.process, ACTOR_GRACE_S) for post in self._actors]
         for process, _ in [*everyone, (self._learner, 0.0)]:
             process.terminate()
-        for process, grace_s in [(self._learner, LEARNER_GRACE_S), *everyone]:
+        self._killed |= end(self._learner, LEARNER_GRACE_S, in_haste)
+        for process, grace_s in everyone:
             end(process, grace_s)
         for listener in self._listeners:
             listener.join()
@@ -108,14 +112,16 @@ class Fleet:
         if self._error:
             raise ClewError(self._error)
         if code not in (0, -signal.SIGTERM):  # the latter: stopped before it had begun
-            how = ending(code)
-            raise LearnerError(f"the learner died ({how}); go on from its last checkpoint with --resume")
+            how = "took too long to end and was killed" if self._killed else f"died ({ending(code)})"
+            raise LearnerError(f"the learner {how}; go on from its last checkpoint with --resume")
 
     def _hear(self) -> None:
         """What the learner's child tells its parent."""
         assert self._learner.stdout
         with self._learner.stdout as lines:
             for line in lines:
+                if not line.endswith("\n"):
+                    break  # it was killed while it spoke
                 told = json.loads(line)
                 self._error = told.get("error", "")
                 if not self._error:
@@ -127,11 +133,29 @@ class Fleet:
         assert self._learner.stderr
         with self._learner.stderr as lines:
             for line in lines:
-                print(line, end="", file=sys.stderr, flush=True)
+                with suppress(OSError):  # where nobody hears it, the learner still has somebody to talk to
+                    print(line, end="", file=sys.stderr, flush=True)
 
 
 class LearnerError(Exception):
     """Not for the user to mend: a bug, a signal, or no memory."""
+
+
+def private_folder() -> tempfile.TemporaryDirectory[str]:
+    """A directory for sockets and logs that nobody else may enter; ClewError where there is no place for it."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="clew-")
+    except OSError as error:
+        raise ClewError(f"cannot make a temporary directory: {error.strerror}; set TMPDIR to one with room") from None
+    over = len(os.fsencode(f"{folder.name}/learner")) - MAX_IPC_PATH
+    if over > 0:
+        folder.cleanup()
+        place = tempfile.gettempdir()
+        longest = len(os.fsencode(place)) - over
+        raise ClewError(
+            f"{place} is too long a path for sockets in it; set TMPDIR to one of {longest} bytes at most, such as /tmp"
+        )
+    return folder
 
 
 class Post:
@@ -168,7 +192,8 @@ class Post:
         if self.process.returncode:
             said = self._log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
             how = f"{self._log.stem} died ({ending(self.process.returncode)}: {said[-1]})"
-            print(f"{how}; another takes its place", file=sys.stderr, flush=True)
+            with suppress(OSError):
+                print(f"{how}; another takes its place", file=sys.stderr, flush=True)
 
 
 def start(job: Record, name: str, errors: int | IO[str]) -> subprocess.Popen[str]:
@@ -180,6 +205,7 @@ def start(job: Record, name: str, errors: int | IO[str]) -> subprocess.Popen[str
         stderr=errors,
         start_new_session=True,
         text=True,
+        errors="replace",  # what a child says may be in another encoding than this process expects
     )
     assert process.stdin
     with suppress(BrokenPipeError):  # dead already; whoever watches it will see
@@ -188,16 +214,20 @@ def start(job: Record, name: str, errors: int | IO[str]) -> subprocess.Popen[str
     return process
 
 
-def end(process: subprocess.Popen[str], grace_s: float) -> None:
-    """`process` is over and reaped, after `grace_s` at the latest."""
-    try:
-        process.wait(grace_s)
-    except subprocess.TimeoutExpired:
+def end(process: subprocess.Popen[str], grace_s: float, in_haste: Callable[[], bool] = lambda: False) -> bool:
+    """`process` is over and reaped, after `grace_s` at the latest. Whether it had to be killed."""
+    deadline = time.monotonic() + grace_s
+    while process.poll() is None and time.monotonic() < deadline and not in_haste():
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(min(TICK_S, grace_s))
+    killed = process.poll() is None
+    if killed:
         process.kill()
         process.wait()
     assert process.stdin
     with suppress(BrokenPipeError):
         process.stdin.close()
+    return killed
 
 
 def ending(code: int) -> str:

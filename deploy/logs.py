@@ -21,7 +21,7 @@ _context: dict[str, str | None] = {"run": None, "actor": None}  # of the process
 
 
 def configure(style: Style, role: str, level: int = logging.INFO, **context: str) -> None:
-    """Sends what the process logs to standard error; `role` is learner or actor."""
+    """Sends what the process logs to standard error; `role` is learner, actor, or clew for other commands."""
     bind(**context)
     handler = logging.StreamHandler()
     handler.setFormatter(_Json(role) if style == "json" else _Text(role))
@@ -59,7 +59,7 @@ class _Text(_Line):
     def format(self, record: logging.LogRecord) -> str:
         known = {name: value for name, value in _context.items() if value is not None}
         head = (*self._head(record).values(), *_pairs(known))
-        return _printable(" ".join((*head, "|", record.getMessage(), *_pairs(self._fields(record)))))
+        return printable(" ".join((*head, "|", record.getMessage(), *_pairs(self._fields(record)))))
 
 
 class _Json(_Line):
@@ -81,8 +81,8 @@ def _pairs(fields: dict[str, Any]) -> list[str]:
     ]
 
 
-def _printable(text: str) -> str:
-    """One line, without control characters or those that turn the direction of text."""
+def printable(text: str) -> str:
+    """One line, without control characters or those that turn the direction of text: names of files are anybody's."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 

@@ -3,51 +3,70 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
+import re
+import reprlib
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
+from deploy.logs import printable
 from protocol.config import ClewError, Config, is_of_first_design
 
 PREFIX = "CLEW_"
+COMMAND_LINE = "--set"
 SECTIONS = Config.model_fields
 Tree = dict[str, Any]
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+shortened = _short.repr  # of a value: not all of one that is very long or very deep
 
-class Environment(BaseSettings, Config):
-    """The same tree, read from variables such as CLEW_MAZE__SIDE=13."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__")
+@dataclass(frozen=True)
+class Settings:
+    """A config, and where what differs from the defaults was set."""
+
+    config: Config
+    origins: Mapping[str, str]  # by setting, as "maze.side": a file, a CLEW_… variable, --set, or the resumed run
 
 
 def load(file: Path | None, assignments: Sequence[str] = (), base: Config | None = None) -> Config:
     """`base`, the config of `file`, the environment, `assignments` ("maze.side=13"), each over the former."""
-    tree = base.model_dump() if base else {}
-    layers = (from_file(file) if file else {}, from_environment(), from_command_line(assignments))
-    return validated(_merged(tree, *layers))
+    return gather(file, assignments, base).config
 
 
-def validated(tree: Tree) -> Config:
-    """The config that `tree` holds, or one line that says what is wrong with it."""
+def gather(file: Path | None, assignments: Sequence[str] = (), base: Config | None = None) -> Settings:
+    """The same as `load`, with the origin of every setting."""
+    tree, origins = _merged(
+        (base.model_dump() if base else {}, lambda _: "the run's own config"),
+        (from_file(file) if file else {}, lambda _: str(file)),
+        (from_environment(), variable),
+        (from_command_line(assignments), lambda _: COMMAND_LINE),
+    )
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
-        raise ClewError("; ".join(explain(detail) for detail in error.errors())) from None
+        raise ClewError("; ".join(explain(detail, origins) for detail in error.errors())) from None
+    return Settings(config, origins)
 
 
 def from_file(path: Path) -> Tree:
+    """What a TOML file says."""
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte-order mark
     except OSError as error:
         raise ClewError(f"cannot read config {path}: {error.strerror}; give --config another file") from None
     except ValueError as error:  # no TOML, or no text at all
         raise ClewError(f"config {path} is no valid TOML: {error}; mend the file") from None
+    except RecursionError:
+        raise ClewError(f"config {path} nests brackets too deeply; mend the file") from None
     if is_of_first_design(tree):
         raise ClewError(
             f"config {path} is of clew's first design, for it sets run.horizon; "
@@ -58,17 +77,22 @@ def from_file(path: Path) -> Tree:
 
 def from_environment() -> Tree:
     """What CLEW_… variables say. An unknown one is an error: a setting misspelt must not pass unseen."""
-    known = {f"{section}__{key}" for section in SECTIONS for key in keys_of(section)}
-    for variable in os.environ:
-        name = variable.removeprefix(PREFIX).lower()
-        if variable.startswith(PREFIX) and name not in known | set(SECTIONS):
-            close = closest(name, known)
-            hint = f"did you mean {PREFIX}{close.upper()}?" if close else "unset it"
-            raise ClewError(f"unknown setting in the environment: {variable}; {hint}")
-    try:
-        return EnvSettingsSource(Environment)()
-    except SettingsError as error:
-        raise ClewError(f"{error}: {error.__cause__}; use {PREFIX}SECTION__KEY=VALUE instead") from None
+    tree: Tree = {}
+    known = {variable(f"{section}.{key}"): (section, key) for section in SECTIONS for key in keys_of(section)}
+    for name, value in os.environ.items():
+        if name in known:
+            section, key = known[name]
+            tree.setdefault(section, {})[key] = value
+        elif name.startswith(PREFIX):
+            close = closest(name.removeprefix(PREFIX).upper(), (one.removeprefix(PREFIX) for one in known))
+            hint = f"did you mean {PREFIX}{close}?" if close else f"unset it, or use {PREFIX}SECTION__KEY=VALUE"
+            raise ClewError(f"unknown setting in the environment: {name}; {hint}")
+    return tree
+
+
+def variable(name: str) -> str:
+    """The variable that sets a setting: CLEW_MAZE__SIDE of "maze.side"."""
+    return PREFIX + name.replace(".", "__", 1).upper()
 
 
 def from_command_line(assignments: Sequence[str]) -> Tree:
@@ -78,24 +102,49 @@ def from_command_line(assignments: Sequence[str]) -> Tree:
         path, _, value = assignment.partition("=")
         section, _, key = path.strip().partition(".")
         if not (section and key and value):
-            raise ClewError(f"--set wants SECTION.KEY=VALUE, such as maze.side=13, got {assignment!r}")
+            raise ClewError(f"--set wants SECTION.KEY=VALUE, such as maze.side=13, got {shortened(assignment)}")
         tree.setdefault(section, {})[key] = value.strip()
     return tree
 
 
-def _merged(*layers: Tree) -> Tree:
-    """All layers, key by key; a later one wins."""
+def _merged(*layers: tuple[Tree, Callable[[str], str]]) -> tuple[Tree, dict[str, str]]:
+    """All layers, key by key; a later one wins. And where each setting comes from, as its layer says."""
     tree: Tree = {}
-    for layer in layers:
+    origins: dict[str, str] = {}
+    for layer, origin in layers:
         for section, values in layer.items():
             former = tree.get(section)
             both = isinstance(former, dict) and isinstance(values, dict)
             tree[section] = former | values if both else values
-    return tree
+            for key in values if isinstance(values, dict) else ():
+                origins[f"{section}.{key}"] = origin(f"{section}.{key}")
+    return tree, origins
 
 
-def explain(detail: ErrorDetails) -> str:
-    """What came, what was wanted, how to mend it, of one validation error."""
+def as_toml(settings: Settings) -> str:
+    """Every setting, and behind it where its value comes from; the text can serve as a config file."""
+    lines: list[str] = []
+    for section, values in settings.config.model_dump(mode="json").items():
+        lines.append(f"[{section}]")
+        for key, value in values.items():
+            origin = settings.origins.get(f"{section}.{key}", "default")
+            lines.append(f"{f'{key} = {json.dumps(value, ensure_ascii=False)}':40}  # {printable(origin)}")
+        lines.append("")
+    return "\n".join(lines[:-1])
+
+
+def explain(detail: ErrorDetails, origins: Mapping[str, str] | None = None) -> str:
+    """What came, what was wanted, how to mend it, of one validation error; with the file or variable to mend it in."""
+    sentence = _sentence(detail)
+    for name, origin in (origins or {}).items():
+        ends = [found.end() for found in re.finditer(rf"\b{re.escape(name)}\b", sentence)]
+        if ends and origin != COMMAND_LINE:  # that one is before everybody's eyes
+            sentence = f"{sentence[: ends[-1]]} ({origin}){sentence[ends[-1] :]}"
+    return sentence
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    """What came, what was wanted, how to mend it."""
     path = [str(part) for part in detail["loc"]]
     name, parents = ".".join(path), path[:-1]
     if detail["type"] == "value_error":  # ours: a whole sentence already
@@ -106,7 +155,8 @@ def explain(detail: ErrorDetails) -> str:
         hint = f"did you mean {'.'.join([*parents, close])}?" if close else f"choose from {', '.join(known)}"
         return f"unknown setting {name}; {hint}"
     wanted = detail["msg"].removeprefix("Input ").removeprefix("should be ")
-    return f"{name} must be {wanted[0].lower()}{wanted[1:]}, got {detail['input']!r}; change {name}"
+    setting = ".".join(path[:2])  # without the place in a list
+    return f"{setting} must be {wanted[0].lower()}{wanted[1:]}, got {shortened(detail['input'])}; change {setting}"
 
 
 def keys_of(section: str) -> list[str]:

@@ -22,6 +22,7 @@ from prometheus_client.exposition import choose_encoder
 
 from protocol.config import ClewError
 from protocol.wire import descriptors
+from protocol.wire.address import host_port
 
 LOOPBACK = "127.0.0.1"
 CLIENT_S = 10.0  # that a client may take, from its first byte to the last that it gets
@@ -58,19 +59,22 @@ def serve(
     if port is None:
         yield None
         return
+    host = host.strip("[]")
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a time of birth beside every counter
     pages = {"/metrics": lambda accept: _metrics(registry, accept), "/healthz": lambda _: _health(is_ready())}
     if targets:
         pages["/actors"] = lambda _: _actors(targets())
     try:
         server = Server(host, port, pages)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter: no host can have such a name
+        reason = error.strerror if isinstance(error, OSError) else "no host has such a name"
+        where = host_port(host, port)
         raise ClewError(
-            f"cannot serve metrics on {host}:{port}: {error.strerror}; choose another --metrics-port or --metrics-host"
+            f"cannot serve metrics on {where}: {reason}; choose another --metrics-port or --metrics-host"
         ) from None
     thread = Thread(target=server.serve_forever, args=(POLL_S,), name="status", daemon=True)
     thread.start()
-    log.info("metrics on http://%s:%d/metrics", host, server.port)
+    log.info("metrics on http://%s/metrics", host_port(host, server.port))
     try:
         yield server
     finally:

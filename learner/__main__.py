@@ -2,7 +2,7 @@
 
 import sys
 
-from deploy.cli import main
+from deploy.__main__ import main
 
 if __name__ == "__main__":
     sys.argv.insert(1, "learner")

@@ -15,10 +15,11 @@ import numpy as np
 
 from protocol.config import MAX_SIDE, Config
 from protocol.learning.credit import horizons
+from protocol.learning.play import UnwalkableError, replay
 from protocol.wire.messages import Attempts, Rollouts
-from protocol.world.maze import FREE, MOVES, TRAP, UNREACHABLE, Floats, Indices, Ints, Mazes, shortest_M
+from protocol.world.maze import FREE, TRAP, UNREACHABLE, Floats, Indices, Ints, Mazes, shortest_M
 from protocol.world.senses import Bytes, Observations, Sight, open_moves
-from protocol.world.walk import Here, Known, Walk, learned, walk
+from protocol.world.walk import Known, Walk, learned
 
 
 class AdmissionError(Exception):
@@ -66,7 +67,7 @@ def _replays(answers: Sequence[Rollouts], config: Config) -> Iterator[Replay]:
     mazes = Mazes.concatenate([rollouts.mazes for rollouts in answers])
     if not _is_usable(mazes, config):
         raise AdmissionError("maze")
-    whole = _replay(mazes, [*map(_joined, zip(*(rollouts.stages for rollouts in answers), strict=True))], each, config)
+    whole = _replay(mazes, [*map(_joined, zip(*(rollouts.stages for rollouts in answers), strict=True))], config)
     return _shares(whole, config.run.mazes_per_lease)
 
 
@@ -91,25 +92,27 @@ def _joined(parts: Sequence[Attempts]) -> Attempts:
     return Attempts(*map(np.concatenate, arrays))
 
 
-def _replay(mazes: Mazes, stages: Sequence[Attempts], each: Sequence[int], config: Config) -> Replay:
+def _replay(mazes: Mazes, stages: Sequence[Attempts], config: Config) -> Replay:
     """The attempts of one lease or several, walked again. No two leases share the number of an observation."""
     horizon_M, sight = horizons(mazes, config), _apart(Sight.of(mazes, config.policy), config.run.mazes_per_lease)
     met = Observations(sight, by_maze=config.inner.adapts == "all")
     walks: list[Walk] = []
     knowns = [Known.nothing(mazes.cells)]
-    for attempts, stage in zip(each, stages, strict=True):
-        again = walk(sight, met, knowns[-1], attempts, horizon_M, _Record(stage).choose)
-        if (again.length_W != stage.length).any():
-            raise AdmissionError("steps")
-        walks.append(again)
-        if len(walks) < len(each):
-            knowns.append(learned(sight, knowns[-1], again))
-    feature_UF = met.features()
+    for stage in stages:
+        try:
+            walks.append(replay(met, knowns[-1], horizon_M, stage.length, stage.move))
+        except UnwalkableError:
+            raise AdmissionError("steps") from None
+        if len(walks) < len(stages):
+            knowns.append(learned(sight, knowns[-1], walks[-1]))
+    order_U, rank_U = met.order()
+    walks = [replace(again, row_N=rank_U[again.row_N]) for again in walks]
+    feature_UF = met.features(order_U)
     open_UA = open_moves(feature_UF, config.policy)
     if not all(open_UA[again.row_N, again.move_N].all() for again in walks):
         raise AdmissionError("steps")
     behaviours = tuple(stage.log_prob for stage in stages)
-    return Replay(mazes, feature_UF, met.mazes(), tuple(walks), tuple(knowns), behaviours)
+    return Replay(mazes, feature_UF, met.mazes(order_U), tuple(walks), tuple(knowns), behaviours)
 
 
 def _apart(sight: Sight, mazes: int) -> Sight:
@@ -165,24 +168,6 @@ def _steps_of(done: Walk, rows: slice, mazes: int) -> slice:
     """Which steps of all were made in some of the mazes."""
     ends = np.append(0, done.length_W.reshape(mazes, -1).sum(axis=1).cumsum())
     return slice(int(ends[rows.start]), int(ends[rows.stop]))
-
-
-class _Record:
-    """The moves that an actor sent, for `walk` to make again."""
-
-    def __init__(self, attempts: Attempts) -> None:
-        self._attempts, self._length_W = attempts, attempts.length.astype(np.int64)
-        self._first_W = np.cumsum(self._length_W) - self._length_W
-
-    def choose(self, here: Here) -> Bytes:
-        """[W] the move of each."""
-        if (self._length_W[here.walker_W] <= here.time).any():
-            raise AdmissionError("steps")
-        row_W = self._first_W[here.walker_W] + here.time
-        move_W: Bytes = self._attempts.move[row_W]
-        if move_W.max() >= len(MOVES):
-            raise AdmissionError("steps")
-        return move_W
 
 
 def _has_size(mazes: Mazes, config: Config) -> bool:

@@ -11,31 +11,51 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from protocol.config import ClewError, Config, is_of_first_design
+from protocol.learning.inner import shapes
 from protocol.wire import descriptors
 
 Floats = npt.NDArray[np.float32]
 
 KEPT = 2  # checkpoints
+OURS = re.compile(
+    r"([0-9]{8}|[1-9][0-9]{8,})\.(json|safetensors)(\.tmp)?"
+)  # files of a checkpoint, whole or half-written
+MAX_JSON_BYTES = 1_048_576  # of the JSON of a checkpoint, which takes some thousand
 
 log = logging.getLogger("clew")
 
 
 class CheckpointError(Exception):
     """A checkpoint that cannot be used, and why."""
+
+
+class About(BaseModel):
+    """What the JSON of a checkpoint says of it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    update: Annotated[int, Field(ge=0)]  # updates done
+    run: str  # the run's id
+    config: dict[str, Any]
+    versions: list[int]  # of theta
+    steps: Annotated[int, Field(ge=0)]  # that Adam has taken
+    arrays_sha256: str
 
 
 @dataclass(frozen=True)
@@ -63,22 +83,22 @@ def save(run_dir: Path, checkpoint: Checkpoint) -> None:
     _sync(run_dir)
     arrays = {f"theta.{version}": theta for version, theta in checkpoint.thetas.items()}
     content = save_arrays({**arrays, "adam.mean": checkpoint.mean, "adam.square": checkpoint.square})
-    about = {
-        "update": checkpoint.update,
-        "run": checkpoint.run,
-        "config": checkpoint.config.model_dump(mode="json"),
-        "versions": sorted(checkpoint.thetas),
-        "steps": checkpoint.steps,
-        "arrays_sha256": hashlib.sha256(content).hexdigest(),
-    }
+    about = About(
+        update=checkpoint.update,
+        run=checkpoint.run,
+        config=checkpoint.config.model_dump(mode="json"),
+        versions=sorted(checkpoint.thetas),
+        steps=checkpoint.steps,
+        arrays_sha256=hashlib.sha256(content).hexdigest(),
+    )
     name = f"{checkpoint.update:08d}"
     _clear(folder)  # of a save cut short: it takes the room that this one needs
     try:
-        _put(folder, {f"{name}.safetensors": content, f"{name}.json": _sealed(about)})
+        _put(folder, {f"{name}.safetensors": content, f"{name}.json": _sealed(about.model_dump())})
     except OSError:
         _clear(folder)
         raise
-    _prune(folder, name)
+    _prune(folder, checkpoint.update)
 
 
 def load(run_dir: Path) -> Checkpoint | None:
@@ -97,14 +117,39 @@ def load(run_dir: Path) -> Checkpoint | None:
 def beginning(run_dir: Path, config: Config, resume: bool) -> Checkpoint | None:
     """Where a run in `run_dir` begins: at a checkpoint, or afresh; ClewError where it must not."""
     if not resume:
-        if _newest_first(run_dir) or (run_dir / "updates.jsonl").exists():
+        if holds_run(run_dir):
             raise ClewError(f"{run_dir} already holds a run; add --resume, or choose another --run-dir")
         return None
     checkpoint = load(run_dir)
-    if checkpoint and checkpoint.config != config:
+    if checkpoint is None:
+        if holds_run(run_dir):
+            raise ClewError(
+                f"{run_dir} holds the records of a run and no checkpoint to resume it from; "
+                "put its checkpoints back, or begin another run in another --run-dir"
+            )
+        raise ClewError(f"{run_dir} holds no run to resume; change --run-dir, or begin one without --resume")
+    if checkpoint.config != config:
         others = ", ".join(_differences(checkpoint.config, config))
         raise ClewError(f"the run in {run_dir} has another config: {others}; use its own, or another --run-dir")
+    require_fit(run_dir, checkpoint)
     return checkpoint
+
+
+def holds_run(run_dir: Path) -> bool:
+    """Whether a run has left anything in `run_dir` that another would overwrite."""
+    records = run_dir / "updates.jsonl"
+    return bool(_newest_first(run_dir)) or (records.exists() and records.stat().st_size > 0)
+
+
+def require_fit(run_dir: Path, checkpoint: Checkpoint) -> None:
+    """ClewError where the arrays are not those of the config, as this version of clew understands it."""
+    wanted = sum(math.prod(shape) for shape in shapes(checkpoint.config).values())
+    for vector in (*checkpoint.thetas.values(), checkpoint.mean, checkpoint.square):
+        if vector.shape != (wanted,) or vector.dtype != np.float32:
+            raise ClewError(
+                f"the checkpoint in {run_dir} holds {vector.size} parameters, where this version of clew has "
+                f"{wanted}; use the version that it was trained with, or train anew"
+            )
 
 
 def _differences(ours: Config, theirs: Config) -> Iterator[str]:
@@ -119,51 +164,82 @@ def _differences(ours: Config, theirs: Config) -> Iterator[str]:
 def _read(path: Path) -> Checkpoint:
     about = _about(path)
     try:
-        content = path.with_suffix(".safetensors").read_bytes()
-        if hashlib.sha256(content).hexdigest() != about["arrays_sha256"]:
+        content = _content(path.with_suffix(".safetensors"))
+        if hashlib.sha256(content).hexdigest() != about.arrays_sha256:
             raise CheckpointError("its arrays do not match their checksum")
-        if is_of_first_design(about["config"]):
+        if is_of_first_design(about.config):
             raise ClewError(
                 f"checkpoint {path} is of clew's first design, which this version cannot go on from; "
                 "train anew with clew train, in another run directory"
             )
         arrays = load_arrays(content)
         return Checkpoint(
-            update=about["update"],
-            run=about["run"],
-            config=Config.model_validate(about["config"]),
-            thetas={version: arrays[f"theta.{version}"] for version in about["versions"]},
+            update=about.update,
+            run=about.run,
+            config=Config.model_validate(about.config),
+            thetas={version: arrays[f"theta.{version}"] for version in about.versions},
             mean=arrays["adam.mean"],
             square=arrays["adam.square"],
-            steps=about["steps"],
+            steps=about.steps,
         )
-    except (OSError, KeyError, SafetensorError) as error:
-        raise CheckpointError(str(error)) from None
     except ValidationError:
         raise ClewError(f"checkpoint {path} is of another version of clew; use that one") from None
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(str(error)) from None
 
 
-def _about(path: Path) -> dict[str, Any]:
+def _about(path: Path) -> About:
     try:
-        content = path.read_bytes()
-        about: dict[str, Any] = json.loads(content)["about"]
+        content = _content(path, MAX_JSON_BYTES)
+        told = json.loads(content)["about"]
+        if content != _sealed(told):
+            raise CheckpointError("it does not match its checksum")
+        about = About.model_validate(told)
     except OSError as error:
         raise CheckpointError(str(error)) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):  # no JSON, too deep, or another thing than wanted
         raise CheckpointError("it is cut short or overwritten") from None
-    if content != _sealed(about):
-        raise CheckpointError("it does not match its checksum")
+    if about.update != _update_of(path) or about.update not in about.versions:
+        raise CheckpointError("it is not the checkpoint that its name says")
     return about
 
 
-def _sealed(about: dict[str, Any]) -> bytes:
+def _sealed(about: Any) -> bytes:
     """The JSON, with its own checksum."""
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     return json.dumps({"about": about, "sha256": digest}, indent=1).encode()
 
 
+def _content(path: Path, most_bytes: float = math.inf) -> bytes:
+    """The bytes of a file; of nothing else, for a pipe would never end."""
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path.name} is not a file")
+    if path.stat().st_size > most_bytes:
+        raise CheckpointError(f"{path.name} is too large")
+    return path.read_bytes()
+
+
 def _newest_first(run_dir: Path) -> list[Path]:
-    return sorted((run_dir / "checkpoints").glob("*.json"), reverse=True)
+    """The JSON of every checkpoint, whatever it is worth; ClewError where the folder cannot be read."""
+    try:
+        return sorted(_ours(run_dir / "checkpoints", ".json"), key=_update_of, reverse=True)
+    except OSError as error:
+        raise ClewError(f"cannot read {run_dir}: {error.strerror}; mend that, or choose another --run-dir") from None
+
+
+def _ours(folder: Path, suffix: str) -> list[Path]:
+    """The files in `folder` that bear the name of a checkpoint's file and end in `suffix`: none of anybody else's."""
+    try:
+        with descriptors.spare():
+            names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    return [folder / name for name in names if OURS.fullmatch(name) and name.endswith(suffix)]
+
+
+def _update_of(path: Path) -> int:
+    """Of a checkpoint's file: the updates done."""
+    return int(path.name.partition(".")[0])
 
 
 def _put(folder: Path, files: dict[str, bytes]) -> None:
@@ -190,21 +266,26 @@ def _sync(folder: Path) -> None:
         os.close(opened)
 
 
-def _prune(folder: Path, newest: str) -> None:
-    """Removes all but `newest` and those before it, the JSON first."""
-    with descriptors.spare():
-        found = list(folder.glob("*.json"))
-    kept = sorted(path.stem for path in found if path.stem <= newest)[-KEPT:]
+def _prune(folder: Path, newest: int) -> None:
+    """Removes all checkpoints but `newest` and those before it, the JSON first."""
+    found = sorted(_ours(folder, ".json"), key=_update_of)
+    kept = [path for path in found if _update_of(path) <= newest][-KEPT:]
     for path in found:
-        if path.stem not in kept:
-            path.unlink(missing_ok=True)
+        if path not in kept:
+            _remove(path)
     _clear(folder)
 
 
 def _clear(folder: Path) -> None:
-    """Removes what belongs to no checkpoint."""
-    with descriptors.spare():
-        found = [*folder.glob("*.tmp"), *folder.glob("*.safetensors")]
-    for path in found:
-        if path.suffix == ".tmp" or not path.with_suffix(".json").exists():
-            path.unlink(missing_ok=True)
+    """Removes what belongs to no checkpoint, of the files that are ours."""
+    for path in _ours(folder, ".tmp"):
+        _remove(path)
+    for path in _ours(folder, ".safetensors"):
+        if not path.with_suffix(".json").exists():
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """A folder of that name is somebody else's."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)

@@ -198,7 +198,7 @@ class Clerk:
     def _stand(self) -> Standing:
         schedule, reception, links = self._schedule, self._reception, self._links
         return Standing(
-            actors=len(schedule.workers),
+            actors=schedule.actors,
             leases_out=schedule.out,
             leases_missing=schedule.missing,
             batches_waiting=schedule.batches_waiting,
@@ -256,7 +256,8 @@ class Clerk:
             self._links.send(actor, ANOTHER_VERSION)
         elif self._links.send(actor, encode(self._welcome())):
             if actor not in self._schedule.workers:
-                self._arrivals.log(logging.INFO, "actor joins", **about)
+                event = "actor joins" if hello.capacity else "somebody looks in"  # `clew doctor` takes no lease
+                self._arrivals.log(logging.INFO, event, **about)
             self._schedule.join(actor, hello.actor, hello.capacity)
             self._note_metrics(received, hello)
 

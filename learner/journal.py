@@ -1,12 +1,15 @@
-"""RUN_DIR/updates.jsonl: one JSON object per update. Whoever has it open owns the run directory."""
+"""RUN_DIR/updates.jsonl: one JSON object per update. Whoever opens it holds the lock of the run directory."""
 
 from __future__ import annotations
 
-import fcntl
 import json
+import logging
+import math
 import os
+import shutil
 from collections import deque
-from contextlib import ExitStack, suppress
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ Record = dict[str, Any]  # one update; `update` counts from 1
 
 MOST_WAITING = 10_000  # records that a full disk keeps waiting
 
+log = logging.getLogger("clew")
+
 
 class Journal:
     """The records of a run, cut back to where it goes on; each is on the file whole, or not at all.
@@ -24,23 +29,26 @@ class Journal:
     """
 
     def __init__(self, run_dir: Path, update: int) -> None:
-        """Opens it with the records of the first `update` updates; what came after them happens again."""
+        """Opens it with the records of the first `update` updates; what came after them happens again.
+
+        Where some of them are damaged, it goes on with the others, and the file is kept beside as it was.
+        """
         path = run_dir / "updates.jsonl"
         self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
+        if path.exists() and not path.is_file():  # a pipe would block for ever
+            raise ClewError(f"{path} is not a file; move it away, or choose another --run-dir")
         try:
-            with ExitStack() as undo:
-                run_dir.mkdir(parents=True, exist_ok=True)
-                self._file = undo.enter_context(path.open("ab", buffering=0))
-                self._own(run_dir)
-                self._whole = _length(path, update)  # bytes of the file that are whole lines
-                self._cut_back()
-                undo.pop_all()
+            path.touch()
+            length = _length(path, update)
+            self._whole = _mend(path, update) if length is None else length  # bytes of the file that are whole lines
+            self._file = path.open("ab", buffering=0)
+            self._cut_back()
         except OSError as error:
             raise ClewError(f"cannot write to {run_dir}: {error.strerror}; choose another --run-dir") from None
 
     def append(self, record: Record) -> OSError | None:
         """Hands a record to the operating system; or says why it must wait, and tries again at the next."""
-        self._waiting.append(json.dumps(record).encode() + b"\n")
+        self._waiting.append(json.dumps(record, allow_nan=False).encode() + b"\n")
         try:
             self._write()
         except OSError as error:
@@ -58,12 +66,6 @@ class Journal:
             self._write()
         with suppress(OSError):  # on a network file system a full disk may show only now
             self._file.close()
-
-    def _own(self, run_dir: Path) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ClewError(f"another learner works in {run_dir}; end it, or choose another --run-dir") from None
 
     def _write(self) -> None:
         """Writes what waits, as far as there is room."""
@@ -91,15 +93,81 @@ def _write_all(file: int, content: bytes) -> None:
         content = content[os.write(file, content) :]
 
 
-def _length(path: Path, update: int) -> int:
-    """Bytes up to the record of `update`, or up to the first that is damaged."""
-    length = 0
+def finite(value: Any) -> Any:
+    """The same, with null for every number that JSON cannot hold."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {name: finite(one) for name, one in value.items()}
+        case _:
+            return value
+
+
+def _length(path: Path, update: int) -> int | None:
+    """Bytes that the records of the first `update` updates take; None where they do not stand there in order."""
+    length = done = 0
+    with path.open("rb") as file:
+        while done < update:
+            line = file.readline()
+            if _update_of(line) != done + 1 or not line.endswith(b"\n"):
+                return None
+            length, done = length + len(line), done + 1
+    return length
+
+
+def _mend(path: Path, update: int) -> int:
+    """Leaves the whole records of the first `update` updates, in order, and keeps what else there was beside.
+
+    Returns the length of the file.
+    """
+    places, strays = _places(path, update)
+    beside = _copy(path) if strays else None
+    mended = path.with_name(path.name + ".tmp")
+    mended.unlink(missing_ok=True)
+    with path.open("rb") as old, mended.open("xb") as new:
+        for _, place in sorted(places.items()):
+            old.seek(place)
+            new.write(old.readline().rstrip(b"\n") + b"\n")
+        new.flush()
+        os.fsync(new.fileno())
+        length = new.tell()
+    mended.replace(path)
+    if missing := update - len(places):
+        kept = f"; the file as it was is kept as {beside}" if beside else ""
+        log.warning("%s: the records of %d of %d updates are damaged or missing%s", path, missing, update, kept)
+    elif beside:
+        log.warning("%s holds lines that are no records; the file as it was is kept as %s", path, beside)
+    return length
+
+
+def _places(path: Path, update: int) -> tuple[dict[int, int], int]:
+    """Where the records of the first `update` updates begin, and how many lines are no record, or one too many."""
+    places: dict[int, int] = {}
+    strays = place = former = 0
     with path.open("rb") as file:
         for line in file:
-            try:
-                if not line.endswith(b"\n") or json.loads(line)["update"] > update:
-                    break
-            except (ValueError, KeyError, TypeError):
-                break
-            length += len(line)
-    return length
+            found = _update_of(line)
+            if found in places or not found:
+                strays += 1
+            if 0 < found <= update and (found not in places or found == former + 1):
+                places[found] = place
+            place, former = place + len(line), found
+    return places, strays
+
+
+def _update_of(line: bytes) -> int:
+    """Which update a line is the record of; 0: of none."""
+    try:
+        update = json.loads(line)["update"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0
+    return update if type(update) is int and update > 0 else 0
+
+
+def _copy(path: Path) -> Path:
+    """Keeps a file beside itself, under a name that is free."""
+    names = (path.with_name(f"{path.stem}.damaged-{number}{path.suffix}") for number in count(1))
+    beside = next(name for name in names if not os.path.lexists(name))
+    shutil.copyfile(path, beside)
+    return beside

@@ -12,7 +12,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +21,14 @@ import torch
 from learner.ascent import Ascent, Floats
 from learner.checkpoint import Checkpoint, beginning, save
 from learner.clerk import Clerk, MetaBatch, Standing
-from learner.journal import Journal, Record
+from learner.journal import Journal, Record, finite
+from learner.lock import Lock
 from learner.metrics import LearnerMetrics, Live
 from learner.outer import Batch, Gradient, meta_gradient
 from learner.parallel import Team
 from protocol.config import ClewError, Config
 from protocol.learning.inner import initial_theta, unflatten
+from protocol.wire import descriptors
 from protocol.wire.frames import Limits
 from protocol.wire.keys import LearnerKeys
 from protocol.wire.links import LearnerLinks
@@ -66,13 +68,14 @@ class Learner:
         self._team = team
         self.metrics = LearnerMetrics(self._now)
 
-        checkpoint = beginning(run_dir, config, resume) or self._fresh()
-        links = LearnerLinks(bind, Limits.of(config), keys)
-        try:
+        with ExitStack() as undo, descriptors.spare():
+            links = LearnerLinks(bind, Limits.of(config), keys)
+            undo.callback(links.close)
+            self._lock = Lock(run_dir)
+            undo.callback(self._lock.close)
+            checkpoint = beginning(run_dir, config, resume) or self._fresh()
             self._journal = Journal(run_dir, checkpoint.update)
-        except BaseException:
-            links.close()
-            raise
+            undo.pop_all()
         self._address = links.address
         self.run_id, self._version, self._thetas = checkpoint.run, checkpoint.update, checkpoint.thetas
         moments = checkpoint.mean, checkpoint.square, checkpoint.steps
@@ -92,16 +95,27 @@ class Learner:
 
     def run(self) -> None:
         """The whole life."""
-        self._clerk.start()
-        log.info("listening on %s", self._address)
         try:
+            self._begin()
             while not self.should_exit:
                 self.step()
-            self._save()
-            if self._saved != self._version:
-                raise ClewError(f"update {self._version} could not be saved in {self._run_dir}; make room and --resume")
+            if error := self._save():
+                raise ClewError(
+                    f"update {self._version} could not be saved in {self._run_dir}: {error.strerror}; "
+                    "mend that, then go on with --resume"
+                )
         finally:
             self.shutdown()
+
+    def _begin(self) -> None:
+        """A checkpoint comes before the first update: whatever happens from now on, the run can be resumed."""
+        new = self._saved != self._version
+        if error := self._save():
+            raise ClewError(f"cannot write to {self._run_dir}: {error.strerror}; choose another --run-dir")
+        self._clerk.start()
+        what = "begins a run" if new else f"resumes the run after update {self._version}"
+        log.info("%s in %s", what, self._run_dir)
+        log.info("listening on %s", self._address)
 
     def stop(self, number: int, frame: object) -> None:
         """As a signal handler."""
@@ -123,6 +137,7 @@ class Learner:
         done = self._version == self._config.run.updates
         self._clerk.close(Bye("over", "the run is over") if done else Bye("retry", "the learner stops"))
         self._journal.close()
+        self._lock.close()
 
     # Updates
 
@@ -139,13 +154,13 @@ class Learner:
             kept = {version: former for version, former in self._thetas.items() if version >= oldest}
             self._thetas = {**kept, self._version: theta}
             self._clerk.publish(self._thetas)
-        record = self._record = self._describe(batch, gradient, theta)
+        record = self._record = finite(self._describe(batch, gradient, theta))
         for name in self._totals:
             self._totals[name] += record.get(name, 1)
         if error := self._journal.append(record):
             self._cannot_write(error)
-        if self._version % self._config.run.checkpoint_every == 0:
-            self._save()
+        if self._version % self._config.run.checkpoint_every == 0 and (error := self._save()):
+            self._cannot_write(error)
         self._on_update(record)
 
     def _gradient(self, batch: MetaBatch) -> Gradient:
@@ -166,7 +181,7 @@ class Learner:
         return {
             "update": self._version,
             "theta_sha256": hashlib.sha256(theta.tobytes()).hexdigest(),
-            **{name: value if math.isfinite(value) else None for name, value in gradient.figures.items()},
+            **gradient.figures,
             "steps": sum(len(stage.move) for part in parts for stage in part.stages),
             "attempts": sum(stage.length.size for part in parts for stage in part.stages),
             "seconds": seconds,  # since the update before
@@ -182,10 +197,10 @@ class Learner:
             "refusals": self._all_refusals(clerk),
         }
 
-    def _save(self) -> None:
-        """A checkpoint. A full disk stops no training; the former checkpoint stays."""
+    def _save(self) -> OSError | None:
+        """Makes a checkpoint of where the run is; or says why not, and then the former one stays."""
         if self._saved == self._version:
-            return
+            return None
         moments = self._ascent.mean.cpu().numpy(), self._ascent.square.cpu().numpy(), self._ascent.steps
         checkpoint = Checkpoint(self._version, self.run_id, self._config, self._thetas, *moments)
         try:
@@ -194,14 +209,15 @@ class Learner:
                 save(self._run_dir, checkpoint)
             self._saved, self._saved_at = self._version, time.monotonic()
         except OSError as error:
-            self._cannot_write(error)
+            return error
+        return None
 
     def _all_refusals(self, clerk: Standing) -> dict[str, int]:
         """By reason, those that there were."""
         return {reason: count for reason, count in {**clerk.refusals, **self._refusals}.items() if count}
 
     def _cannot_write(self, error: OSError) -> None:
-        """Counts it, and says so at the 1st, 2nd, 4th, 8th … time."""
+        """Counts it, and says so at the 1st, 2nd, 4th, 8th … time. It stops no training."""
         self._refusals["checkpoint"] += 1
         count = self._refusals["checkpoint"]
         if count & (count - 1) == 0:

@@ -4,14 +4,15 @@ Clipped ratio: arXiv:1707.06347, on the result of adaptation as in ProMP, arXiv:
 arXiv:1506.02438. Exploration term: E-MAML, arXiv:1803.01118.
 """
 
-# M mazes, E attempts, W = M*E of them, N steps of all attempts, U distinct observations, C cells of all mazes, A moves,
-# K inner steps, P parameters, F features of the baseline, G = F + 1, or what hindsight knows
+# M mazes, E attempts, W = M*E of them, N steps of all attempts, S situations (see inner.Made), U distinct observations,
+# C cells of all mazes, A moves, K inner steps, P parameters, F features of the baseline, G = F + 1, or what hindsight
+# knows
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,14 @@ import torch
 from torch import Tensor
 
 from learner.admission import Replay
+from protocol.compiled import compiled
 from protocol.config import Config
 from protocol.learning.arrays import take
 from protocol.learning.credit import Steps, hindsight, horizons
-from protocol.learning.inner import Made, adapt, chosen, initial_phi, unflatten
+from protocol.learning.inner import Made, adapt, chosen, gathered, initial_phi, unflatten
 from protocol.learning.policy import Phi, Scene, log_prob, scores
-from protocol.world.maze import UNREACHABLE, Floats, shortest_M, to_exit
+from protocol.world.maze import UNREACHABLE, Floats, Indices, shortest_M, to_exit
+from protocol.world.walk import Walk
 
 FEATURES = 10  # F, of the baseline
 MAX_LOG_RATIO = 3.0  # a move that became 20 times as likely says nothing more
@@ -45,9 +48,9 @@ class Stage:
     """The attempts of one stage, on the learner's device."""
 
     made: Made
-    known_N: Tensor  # [N] these three as in walk.Dream
-    hope_N: Tensor
-    gain_N: Tensor
+    known_S: Tensor  # [S] these three as in walk.Dream
+    hope_S: Tensor
+    gain_S: Tensor
     behaviour_N: Tensor  # [N] log pi of the moves under the policy that made them: theta's of `lag` updates ago
     left_N: Tensor  # [N] L - t: steps to the end of the attempt, this one included
     togo_N: Tensor  # [N] discounted return to go
@@ -57,9 +60,9 @@ class Stage:
     return_W: Tensor  # [W] discounted return
 
     def log_prob(self, score_AU: Tensor, phi: Phi) -> Tensor:
-        """[A, N] log pi of every move at every step, under the policies `phi`, whose network says `score_AU`."""
-        score_AN, delta_AN = take(score_AU, self.made.row_N), take(phi.delta_AC, self.made.at_N)
-        result: Tensor = log_prob(score_AN, delta_AN, phi.dream_DG, self.known_N, self.hope_N, self.gain_N)
+        """[A, S] log pi of every move in every situation, under the policies `phi`, whose network says `score_AU`."""
+        score_AS, delta_AS = take(score_AU, self.made.row_S), take(phi.delta_AC, self.made.at_S)
+        result: Tensor = log_prob(score_AS, delta_AS, phi.dream_DG, self.known_S, self.hope_S, self.gain_S)
         return result
 
 
@@ -112,15 +115,17 @@ def _numbers(replay: Replay, first: tuple[int, ...], config: Config) -> list[Num
     ):
         steps = Steps.of(walk, mazes, horizon_M)
         togo_N = steps.returns_to_go(config.run.discount)
+        situation_N, step_S = situations(walk, steps.attempts)
         told: Numbers = {
-            "at_N": walk.at_N + first_cell,
-            "row_N": walk.row_N + np.int64(first_row),
+            "at_S": walk.at_N[step_S] + first_cell,
+            "row_S": walk.row_N[step_S] + np.int64(first_row),
+            "known_S": walk.known_N[step_S].astype(np.int64),
+            "hope_S": walk.hope_N[step_S].astype(np.int64),
+            "gain_S": walk.gain_N[step_S].astype(np.int64),
+            "situation_N": situation_N,
             "move_N": walk.move_N.astype(np.int64),
             "attempt_N": steps.attempt_N + first_maze * steps.attempts,
             "time_N": steps.time_N.astype(np.int64),
-            "known_N": walk.known_N.astype(np.int64),
-            "hope_N": walk.hope_N.astype(np.int64),
-            "gain_N": walk.gain_N.astype(np.int64),
             "behaviour_N": behaviour_N,
             "left_N": steps.left_N.astype(np.int64),
             "togo_N": togo_N,
@@ -136,13 +141,33 @@ def _numbers(replay: Replay, first: tuple[int, ...], config: Config) -> list[Num
     return numbers
 
 
+def situations(walk: Walk, attempts: int) -> tuple[Indices, Indices]:
+    """[N] the number of each step's situation, and [S] a step of each, in the order in which they were met."""
+    steps = np.arange(len(walk.at_N))
+    if attempts == 1:
+        return steps, steps  # one robot hardly ever comes into the same situation twice
+    code_N = walk.at_N * (int(walk.row_N.max()) + 1) + walk.row_N
+    for part_N, parts in ((walk.known_N, 16), (walk.hope_N, 16), (walk.gain_N, 64)):
+        code_N = code_N * parts + part_N
+    if machine := compiled("credit"):
+        return machine.numbered(code_N)  # type: ignore[no-any-return]
+    _, first, inverse = np.unique(code_N, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[inverse], first[order]
+
+
 def _stage(parts: Sequence[Numbers], config: Config, real: Tensor) -> Stage:
     """One stage of all leases."""
+    many = [len(part["at_S"]) for part in parts]
+    for part, before in zip(parts, accumulate(many, initial=0), strict=False):
+        part["pair_N"] = part.pop("move_N") * sum(many) + part.pop("situation_N") + before
     joined = {}
     for name in parts[0]:
         whole = torch.from_numpy(np.concatenate([part[name] for part in parts], axis=-1))
         joined[name] = whole.to(real.device, real.dtype if whole.is_floating_point() else None)
-    fields = ("at_N", "row_N", "move_N", "attempt_N", "time_N")
+    fields = ("at_S", "row_S", "pair_N", "attempt_N", "time_N")
     known_GN = joined.pop("known_GN", real)
     attempts = config.inner.attempts if known_GN is not real else config.outer.attempts
     made = Made(attempts, **{name: joined.pop(name) for name in fields}, known_GN=known_GN)
@@ -233,7 +258,7 @@ def meta_objective(theta_P: Tensor, batch: Batch, config: Config, totals: Totals
         made, last = stage.made, k == steps
         if k and config.inner.adapts == "all":
             score_AU = scores(phi.net, batch.scene)
-        log_prob_AN = stage.log_prob(score_AU, phi)
+        log_prob_AS = stage.log_prob(score_AU, phi)
         credit_N = advantages(stage, fitted_value(stage, totals.fit_KFG[k]), config)
         if not last:
             # The surrogate is a mean over attempts; what they made possible together is credited to each in full.
@@ -242,28 +267,33 @@ def meta_objective(theta_P: Tensor, batch: Batch, config: Config, totals: Totals
                 maze_N = made.attempt_N // made.attempts
                 credit_N = credit_N + made.attempts * exploration_M.index_select(0, maze_N)
         counts = int(totals.mazes) * made.attempts, int(totals.steps_K[k])
-        total = total + surrogate(log_prob_AN, credit_N, stage, config, counts)
+        total = total + surrogate(log_prob_AS, credit_N, stage, config, counts)
         if not last:
-            phi = adapt(phi, theta, log_prob_AN, made, batch.scene, steps - k - 1, config)
+            phi = adapt(phi, theta, log_prob_AS, made, batch.scene, steps - k - 1, config)
     return total
 
 
 def surrogate(
-    log_prob_AN: Tensor, credit_N: Tensor, stage: Stage, config: Config, counts: tuple[int, int] | None = None
+    log_prob_AS: Tensor, credit_N: Tensor, stage: Stage, config: Config, counts: tuple[int, int] | None = None
 ) -> Tensor:
     """Mean over attempts of sum_t credit_t rho_t, rho = pi / behaviour, plain or clipped, plus the entropy bonus.
 
     `counts`: attempts and steps of the whole batch, where `stage` is a share of it.
     """
     attempts, steps = counts or (len(stage.length_W), len(credit_N))
-    taken_N = chosen(log_prob_AN, stage.made.move_N)
-    ratio_N = torch.exp((taken_N - stage.behaviour_N).clamp(max=MAX_LOG_RATIO))
-    gain_N = credit_N * ratio_N
+    made = stage.made
+    apart_N = chosen(log_prob_AS.detach(), made) - stage.behaviour_N
+    ratio_N = torch.exp(apart_N.clamp(max=MAX_LOG_RATIO))
+    plain_N = gain_N = credit_N * ratio_N
     if config.outer.objective == "clipped":
-        gain_N = torch.minimum(gain_N, credit_N * ratio_N.clamp(1 - config.outer.clip, 1 + config.outer.clip))
-    total = gain_N.sum() / attempts
+        gain_N = torch.minimum(plain_N, credit_N * ratio_N.clamp(1 - config.outer.clip, 1 + config.outer.clip))
+    # d gain / d log pi is the gain itself, or 0 where it is cut off; summed by situation, which is less to go through.
+    slope_AS = gathered(plain_N * (plain_N <= gain_N) * (apart_N <= MAX_LOG_RATIO), made)
+    follows = (slope_AS * log_prob_AS).sum()
+    total: Tensor = (follows + (gain_N.sum() - follows).detach()) / attempts
     if config.outer.entropy:
-        total = total - config.outer.entropy * (log_prob_AN.exp() * log_prob_AN).sum() / steps
+        count_S = torch.bincount(made.pair_N % len(made.at_S), minlength=len(made.at_S))
+        total = total - config.outer.entropy * (count_S * log_prob_AS.exp() * log_prob_AS).sum() / steps
     return total
 
 
@@ -290,12 +320,13 @@ def advantages(stage: Stage, value_N: Tensor, config: Config) -> Tensor:
     reward_N = (1 - goes_on_N) * stage.found_W.index_select(0, made.attempt_N)
     delta_N = reward_N + config.run.discount * goes_on_N * value_N.roll(-1) - value_N
 
-    attempts, horizon = len(stage.length_W), int(stage.length_W.max())
-    row_N = made.time_N * attempts + made.attempt_N
-    sum_TW = delta_N.new_zeros(horizon * attempts).index_copy(0, row_N, delta_N).view(horizon, attempts)
-    for after, before in pairwise(reversed(sum_TW.unbind())):
-        before.add_(after, alpha=config.run.discount * config.outer.gae_lambda)
-    return sum_TW.flatten().index_select(0, row_N)
+    # Sums over 2, 4, 8, ... steps, each of two that are half as long: a loop over all steps would be many small calls.
+    decay, reach, longest = config.run.discount * config.outer.gae_lambda, 1, int(stage.length_W.max())
+    while reach < longest:
+        later_N = delta_N[reach:] * (stage.left_N[:-reach] > reach)
+        delta_N = torch.cat((delta_N[:-reach] + decay**reach * later_N, delta_N[-reach:]))
+        reach *= 2
+    return delta_N
 
 
 def fitted_value(stage: Stage, fit_FG: Tensor) -> Tensor:

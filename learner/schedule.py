@@ -112,6 +112,11 @@ class Schedule:
         return list({issue.actor: None for issue in self._out.values() if issue.place[0] == self.version})
 
     @property
+    def actors(self) -> int:
+        """Those that take leases: the doctor only looks in."""
+        return sum(worker.capacity > 0 for worker in self.workers.values())
+
+    @property
     def idle(self) -> list[Actor]:
         """The actors that nothing is expected of: nobody else would notice if they were gone."""
         return [actor for actor, worker in self.workers.items() if not worker.held or worker.overdue]

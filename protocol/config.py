@@ -96,7 +96,7 @@ class MazeConfig(Section):
                         f"maze side must be odd and at least 5 for family '{family}', got {side}; set maze.side"
                     )
         if "file" in self.families and not self.path:
-            raise ValueError("family 'file' needs a maze file; set maze.path")
+            raise ValueError("maze.family 'file' needs a maze file; set maze.path")
         if self.exits > 1 and self.exit != "random":
             raise ValueError(
                 f"maze.exits {self.exits} is for random exits, and maze.exit is '{self.exit}'; "

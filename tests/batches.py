@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from actors.rollout import attempt_and_adapt
 from learner.admission import Replay, admit
 from learner.outer import Batch, Totals, after_adaptation, fitted_value
 from protocol.config import Config
@@ -19,6 +18,7 @@ from protocol.learning.arrays import Array, is_torch, like, take
 from protocol.learning.credit import Steps, hindsight, horizons
 from protocol.learning.inner import Made, adapt, initial_phi, initial_theta, unflatten
 from protocol.learning.policy import Phi, Scene, log_prob, scores
+from protocol.learning.trial import attempt_and_adapt
 from protocol.wire.messages import Attempts, Rollouts
 from protocol.world.maze import Floats, Ints, Mazes
 from protocol.world.senses import Bytes, Observations, Sight
@@ -140,7 +140,8 @@ class Walked:
                 steps = Steps.of(done, self.mazes, self.horizon_M)
                 known_GN = like(hindsight(steps, self.knowns[k + 1].way_C, last - k - 1, self.config), theta_P)
                 attempt_N, time_N = _index(steps.attempt_N, theta_P), _index(steps.time_N, theta_P)
-                made = Made(steps.attempts, at_N, row_N, move_N, attempt_N, time_N, known_GN)
+                pair_N = move_N * len(at_N) + _index(np.arange(len(at_N)), theta_P)
+                made = Made(steps.attempts, at_N, row_N, pair_N, attempt_N, time_N, known_GN)
                 phi = adapt(phi, theta, told[-1][1], made, scene, last - k - 1, self.config)
         return told
 

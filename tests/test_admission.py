@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.actor import work_on
-from actors.rollout import attempt_and_adapt
 from learner.admission import AdmissionError, Replay, admit, admit_all
 from protocol.config import Config
 from protocol.learning.credit import horizons
 from protocol.learning.inner import initial_theta
+from protocol.learning.trial import attempt_and_adapt
 from protocol.wire.frames import Limits, decode, encode
 from protocol.wire.messages import Attempts, Lease, Rollouts
 from protocol.world import families
@@ -42,7 +42,7 @@ def collected(config: Config, chunk: int = 0) -> Rollouts:
 
 
 CONFIG = config_of()
-HONEST = collected(CONFIG)
+HONEST = collected(CONFIG, 5)
 LAST = HONEST.stages[-1]
 MAZES = HONEST.mazes
 SENSES: tuple[dict[str, Any], ...] = (

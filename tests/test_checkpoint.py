@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import os
 import random
 import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,9 +25,11 @@ from hypothesis import strategies as st
 from learner.ascent import Ascent
 from learner.checkpoint import Checkpoint, beginning, load, save
 from protocol.config import ClewError, Config
+from protocol.learning.inner import initial_theta
 from tests.test_processes import DEADLINE_S, processes
 
 CONFIG = Config.model_validate({"maze": {"side": 9}})
+SIZE = initial_theta(CONFIG).size  # of a theta that fits it
 
 
 def checkpoint(update: int, size: int = 50) -> Checkpoint:
@@ -95,6 +99,89 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_said_in_one_lin
     [warning] = caplog.messages
     assert "00000004.json is damaged (" in warning
     assert "\n" not in warning
+
+
+def sealed(**changes: object) -> bytes:
+    """The JSON of `checkpoint(4)` with other content, and the right checksum of it."""
+    about = {"update": 4, "run": "run", "config": {}, "versions": [3, 4], "steps": 4, "arrays_sha256": ""} | changes
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    return json.dumps({"about": about, "sha256": digest}, indent=1).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"[" * 100_000, b'{"about":' * 100_000, b"[]", b"4", b"null", b"{}", b"\xff", b""),
+        *(b'{"about": [], "sha256": ""}', b'{"about": {"update": "4"}, "sha256": ""}', b"#" * 2_000_000),
+        *(sealed(update="4"), sealed(versions=None), sealed(config=[]), sealed(versions=[3]), sealed(update=2)),
+    ],
+    ids=lambda content: repr(content[:30]),
+)
+def test_a_json_that_is_none_of_a_checkpoint_gives_way_to_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    for update in (2, 4):
+        save(tmp_path, checkpoint(update))
+    (tmp_path / "checkpoints/00000004.json").write_bytes(content)
+    assert is_whole(loaded(tmp_path), 2)
+    [warning] = caplog.messages
+    assert "00000004.json is damaged (" in warning
+    assert "\n" not in warning
+
+
+@pytest.mark.parametrize("kind", ["json", "safetensors"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_at_all_gives_way_to_the_checkpoint_before_and_stops_no_save(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, make: Callable[[Path], None]
+) -> None:
+    for update in (2, 4):
+        save(tmp_path, checkpoint(update))
+    path = tmp_path / "checkpoints" / f"00000004.{kind}"
+    path.unlink()
+    make(path)
+    assert is_whole(loaded(tmp_path), 2)
+    assert f"is damaged (00000004.{kind} is not a file)" in caplog.text
+    save(tmp_path, checkpoint(6))
+    save(tmp_path, checkpoint(8))
+    assert is_whole(loaded(tmp_path), 8)
+
+
+def test_a_checkpoint_under_another_ones_name_is_damaged(tmp_path: Path) -> None:
+    save(tmp_path, checkpoint(2))
+    for kind in ("json", "safetensors"):
+        path = tmp_path / "checkpoints" / f"00000002.{kind}"
+        path.with_stem("00000009").write_bytes(path.read_bytes())
+    assert loaded(tmp_path).update == 2
+
+
+def test_only_files_of_checkpoints_are_ever_removed_or_taken_for_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path, checkpoint(2))
+    folder = tmp_path / "checkpoints"
+    others = [
+        "best.safetensors",
+        "notes.json",
+        "zzz.json",
+        "draft.tmp",
+        "2.json",
+        "00000002 (1).safetensors",
+        "x.json.tmp",
+    ]
+    for name in others:
+        (folder / name).write_bytes(b"mine")
+    for update in (4, 6, 8):
+        save(tmp_path, checkpoint(update))
+    assert sorted(files(tmp_path)) == sorted([*others, *files_of(6, 8)])
+    assert loaded(tmp_path).update == 8
+    assert not caplog.messages
+
+
+def test_the_newest_is_the_one_of_most_updates_however_many_digits_they_have(tmp_path: Path) -> None:
+    for update in (99_999_998, 99_999_999, 100_000_000, 100_000_001):
+        save(tmp_path, checkpoint(update))
+        assert loaded(tmp_path).update == update
+    assert files(tmp_path) == files_of(100_000_000, 100_000_001)
 
 
 def test_no_whole_checkpoint_at_all_is_an_error_not_a_fresh_start(tmp_path: Path) -> None:
@@ -225,10 +312,26 @@ def test_another_config_is_refused_and_says_what_differs(tmp_path: Path) -> None
         beginning(tmp_path, other, resume=True)
 
 
+def test_parameters_that_do_not_fit_the_config_are_refused(tmp_path: Path) -> None:
+    """Those of a version of clew whose network has others."""
+    save(tmp_path, checkpoint(2, size=SIZE - 1))
+    with pytest.raises(ClewError, match=f"holds {SIZE - 1} parameters, where this version of clew has {SIZE}; use the"):
+        beginning(tmp_path, CONFIG, resume=True)
+
+
 def test_a_run_is_not_overwritten_and_nothing_resumes_from_nothing(tmp_path: Path) -> None:
     assert beginning(tmp_path, CONFIG, resume=False) is None
-    assert beginning(tmp_path, CONFIG, resume=True) is None
-    save(tmp_path, checkpoint(2))
+    with pytest.raises(ClewError, match="holds no run to resume; change --run-dir, or begin one without --resume"):
+        beginning(tmp_path, CONFIG, resume=True)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "updates.jsonl").touch()  # of a learner that was killed before its first checkpoint
+    assert beginning(tmp_path, CONFIG, resume=False) is None
+    (tmp_path / "updates.jsonl").write_text('{"update": 1}\n')
+    with pytest.raises(ClewError, match="holds the records of a run and no checkpoint"):
+        beginning(tmp_path, CONFIG, resume=True)
+    with pytest.raises(ClewError, match="already holds a run; add --resume"):
+        beginning(tmp_path, CONFIG, resume=False)
+    save(tmp_path, checkpoint(2, size=SIZE))
     with pytest.raises(ClewError, match="already holds a run; add --resume"):
         beginning(tmp_path, CONFIG, resume=False)
     found = beginning(tmp_path, CONFIG, resume=True)

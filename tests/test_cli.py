@@ -15,9 +15,11 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from safetensors.numpy import save as save_arrays
 
 from deploy.cli import app
 from deploy.settings import load
+from learner.checkpoint import load as load_checkpoint
 from protocol.config import ClewError, Config
 
 ROOT = Path(__file__).parent.parent
@@ -98,7 +101,7 @@ def ending(processes: list[int], within_s: float) -> Iterator[None]:
 
 def assert_refused(result: subprocess.CompletedProcess[str], pattern: str) -> None:
     """One line that says what is wrong, exit code 2, nothing else."""
-    assert (result.returncode, result.stdout) == (2, "")
+    assert result.returncode == 2, result.stdout
     assert re.fullmatch(f"clew: .*{pattern}.*\n", result.stderr)
 
 
@@ -162,8 +165,12 @@ def test_a_bad_assignment_is_explained_in_one_line(assignment: str, pattern: str
         ("CLEW_MAZE__SIED", "9", r"CLEW_MAZE__SIED; did you mean CLEW_MAZE__SIDE\?"),
         ("CLEW_MZAE__SIDE", "9", r"CLEW_MZAE__SIDE; did you mean CLEW_MAZE__SIDE\?"),
         ("CLEW_SEED", "9", r"CLEW_SEED; did you mean CLEW_RUN__SEED\?"),
-        ("CLEW_MAZE__SIDE", "", r"maze\.side must be a valid integer"),
-        ("CLEW_MAZE", "{", r"use CLEW_SECTION__KEY=VALUE"),
+        ("CLEW_MAZE__SIDE", "", r"maze\.side must be a valid integer.*; change maze\.side \(CLEW_MAZE__SIDE\)$"),
+        ("CLEW_MAZE__SIDE", "8", r"maze side must be odd.*; set maze\.side \(CLEW_MAZE__SIDE\)$"),
+        ("CLEW_MAZE__FAMILY", "file", r"maze\.family \(CLEW_MAZE__FAMILY\) 'file' needs a maze file"),
+        ("CLEW_RUN__MAZES", "7", r"to a divisor of run\.mazes \(CLEW_RUN__MAZES\)$"),
+        ("CLEW_MAZE__SIDE", "[" * 20_000, r"maze\.side must be a valid integer.*\(CLEW_MAZE__SIDE\)$"),
+        ("CLEW_MAZE", "[" * 20_000, r"use CLEW_SECTION__KEY=VALUE"),
     ],
 )
 def test_a_bad_variable_is_explained_in_one_line(
@@ -173,6 +180,7 @@ def test_a_bad_variable_is_explained_in_one_line(
     with pytest.raises(ClewError, match=pattern) as refusal:
         load(None)
     assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 400
 
 
 @pytest.mark.parametrize(
@@ -182,6 +190,10 @@ def test_a_bad_variable_is_explained_in_one_line(
         (b"\xff\xfe", r"config\.toml is no valid TOML"),
         (b"[maze]\nsied = 9", r"did you mean maze\.side\?"),
         (b"maze = 9", r"maze must be"),
+        (b"[maze]\nside = 3", r"maze\.side must be .* 5, got 3; change maze\.side \(.*config\.toml\)$"),
+        (b"\xef\xbb\xbf[maze]\nside = 8", r"odd .* got 8; set maze\.side \(.*config\.toml\)$"),
+        (b"maze = " + b"[" * 20_000, r"config\.toml nests brackets too deeply; mend the file"),
+        (b"maze = " + b"[" * 60 + b"]" * 60, r"maze must be .*, got \[\[\[\[\[\[\[.*; change maze"),
         (b"[colour]\nwall = 1", r"unknown setting colour; choose from maze, policy, inner, outer, run"),
         (None, r"cannot read config .*config\.toml: No such file"),
     ],
@@ -193,6 +205,34 @@ def test_a_bad_file_is_explained_in_one_line(content: bytes | None, pattern: str
     with pytest.raises(ClewError, match=pattern) as refusal:
         load(file)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_config_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_bytes(b"\xef\xbb\xbf[maze]\nside = 13\n")
+    assert load(tmp_path / "config.toml").maze.side == 13
+
+
+def test_the_config_command_says_every_setting_and_where_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[maze]\nside = 7\npath = 'a \"b\" \\\\ é.txt'\n[run]\nseed = 3\n")
+    monkeypatch.setenv("CLEW_RUN__SEED", "4")
+    monkeypatch.setitem(ENVIRONMENT, "CLEW_RUN__SEED", "4")
+    arguments = ("config", "--config", "mine.toml", "--set", "run.lag=2")
+    said = clew(*arguments, folder=tmp_path)
+    assert (said.returncode, said.stderr) == (0, "")
+    origins = dict(re.findall(r"^(\w+) = .*  # (.*)$", said.stdout, re.MULTILINE))
+    assert (origins["side"], origins["seed"], origins["lag"]) == ("mine.toml", "CLEW_RUN__SEED", "--set")
+    assert origins["braid"] == "default"
+    (tmp_path / "again.toml").write_text(said.stdout)
+    wanted = load(file, ["run.lag=2"])
+    assert (wanted.maze.side, wanted.run.seed, wanted.run.lag) == (7, 4, 2)
+    monkeypatch.delenv("CLEW_RUN__SEED")
+    assert load(tmp_path / "again.toml") == wanted
+    figures = json.loads(clew(*arguments, "--json", folder=tmp_path).stdout)
+    assert figures["config"] == wanted.model_dump(mode="json")
+    assert figures["origins"]["run.seed"] == "CLEW_RUN__SEED"
 
 
 def test_the_configs_that_ship_are_valid() -> None:
@@ -234,6 +274,53 @@ def test_a_run_of_the_first_design_is_refused_in_one_line_and_stays_as_it_is(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("command", "pattern"),
+    [
+        ("evaluate run --horizon 0", r"--horizon must be .* 1, got '0'; change --horizon"),
+        ("evaluate run --attempts 11x", r"--attempts must be a valid integer.* got '11x'; change --attempts"),
+        ("evaluate run --attempts 1000000000", r"--attempts must be .* 100000, got '1000000000'; change --attempts"),
+        ("evaluate run --robots 99999999999999999999", r"--robots must be .*; change --robots"),
+        ("train --actors 0", r"--actors must be .* 1, got '0'; change --actors"),
+        ("train --metrics-port 70000", r"--metrics-port must be .* 65535, got '70000'; change --metrics-port"),
+        ("learner --log-format xml", r"'--log-format': 'xml' is not one of 'text', 'json'; see `clew learner --help`"),
+        ("train --sed 3", r"no such option: --sed.*; see `clew train --help`"),
+        ("evaluate", r"missing argument .*; see `clew evaluate --help`"),
+        ("trian", r"no such command 'trian'.*; see `clew --help`"),
+        ("train --set maze.family=file --set maze.path=none.txt", r"cannot read maze file none\.txt: No such file"),
+        ("train --updates 0", r"run\.updates must be .* 1, got '0'; change run\.updates"),
+        ("bench --rule nice", r"inner\.rule must be 'sgd', .* got 'nice'; change inner\.rule"),
+        (
+            "actor --connect tcp://h:1 --metrics-address nonsense",
+            r"--metrics-address wants HOST:PORT .* got 'nonsense'",
+        ),
+        ("actor --connect tcp://h:1 --name " + "a" * 300, r"--name has 300 characters, and 200 are the most"),
+        ("actor --connect tcp://h:1 --metrics-port 0 --metrics-host " + "a" * 70, r"cannot serve metrics on a+:0: no "),
+        ("learner --bind tcp://::1:7777", r"is no address; use .*tcp://\[IPV6\]:PORT"),
+    ],
+)
+def test_a_command_line_that_cannot_be_used_is_refused_in_one_sentence(
+    command: str, pattern: str, tmp_path: Path
+) -> None:
+    result = clew(*command.split(), folder=tmp_path)
+    assert result.returncode == 2, result.stdout
+    assert re.search(f"^clew: .*{pattern}.*\n\\Z", result.stderr, re.MULTILINE), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_it_says_its_version_and_completes_commands_and_options(tmp_path: Path) -> None:
+    assert re.fullmatch(r"clew \S+, contract [0-9a-f]{12}\n", clew("--version", folder=tmp_path).stdout)
+    for typed, wanted in (("clew tr", ["train"]), ("clew evaluate --hor", ["--horizon"])):
+        words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" ")), "_CLEW_COMPLETE": "complete_bash"}
+        result = subprocess.run(
+            CLEW, cwd=tmp_path, env=ENVIRONMENT | words, capture_output=True, text=True, timeout=2 * DEADLINE_S
+        )
+        assert result.stdout.split() == wanted, result.stderr
+
+
 # Training
 
 
@@ -272,6 +359,42 @@ def test_resume_wants_to_know_which_run(tmp_path: Path) -> None:
     assert_refused(clew("train", "--resume", folder=tmp_path), "--run-dir")
 
 
+@pytest.mark.parametrize("role", ["train", "learner"])
+def test_a_run_directory_that_is_mistyped_is_said_and_begins_no_run(role: str, tmp_path: Path) -> None:
+    for folder in ("mistyped", "."):
+        result = clew(role, *TINY, "--resume", "--run-dir", folder, folder=tmp_path)
+        assert_refused(result, f"{folder} holds no run to resume; change --run-dir, or begin one without --resume")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_was_killed_before_any_other_checkpoint_is_resumed_as_itself(tmp_path: Path) -> None:
+    given = [*ENDLESS, "--seed", "7", "--set", "run.checkpoint_every=1000000"]
+    with running("train", *given, "--run-dir", "run", folder=tmp_path) as process:
+        first_line(process.stdout, r"update \d+/")
+        os.kill(children(process.pid)["learner"], signal.SIGKILL)
+        _, errors = process.communicate()
+        assert process.returncode == 1
+    assert errors == "clew: the learner died (signal 9); go on from its last checkpoint with --resume\n"
+    before = [record["theta_sha256"] for record in records(tmp_path / "run")]
+    with running("train", "--resume", "--run-dir", "run", folder=tmp_path) as process:
+        wait_until(lambda: len(records(tmp_path / "run")) >= len(before))
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    again = [record["theta_sha256"] for record in records(tmp_path / "run")]
+    assert again[: len(before)] == before
+
+
+def test_whoever_starts_a_learner_again_and_again_says_so_once_and_for_all(tmp_path: Path) -> None:
+    arguments = (*TINY, "--begin-or-resume", "--run-dir", "run", "--bind", "tcp://127.0.0.1:0")
+    for said in ("begins a run in run", "resumes the run after update 0 in run"):
+        with running("learner", *arguments, folder=tmp_path) as learner:
+            first_line(learner.stderr, said)
+            learner.terminate()
+            learner.communicate()
+        assert learner.returncode == 0
+    assert_refused(clew("learner", "--begin-or-resume", folder=tmp_path), "add --run-dir")
+
+
 def test_resuming_a_run_of_another_config_is_refused(trained: Path) -> None:
     arguments = ("--resume", "--run-dir", trained, "--set", "maze.side=7")
     assert_refused(clew("train", *arguments, folder=trained), r"maze\.side")
@@ -294,13 +417,80 @@ def test_a_run_survives_a_dead_actor_and_goes_on_after_ctrl_c(tmp_path: Path) ->
     stopped = int(first_line(output.splitlines(), r"stopped after (\d+) updates")[1])
 
     with running("train", "--resume", "--run-dir", "run", folder=tmp_path) as process:  # with the run's own config
-        assert int(first_line(process.stdout, r"update (\d+)/")[1]) > stopped
+        assert int(first_line(process.stdout, r"update (\d+)/")[1]) >= stopped
         with ending([process.pid, *children(process.pid).values()], 5):
             process.send_signal(signal.SIGINT)
         output, errors = process.communicate()
         assert (process.returncode, errors) == (0, "")
     again = int(first_line(output.splitlines(), r"stopped after (\d+) updates")[1])
     assert [record["update"] for record in records(tmp_path / "run")] == list(range(1, again + 1))
+
+
+SLOW_END = """
+import atexit, sys, time
+if "deploy.child" in sys.orig_argv:
+    atexit.register(time.sleep, 600)
+"""
+
+
+def test_ctrl_c_says_what_is_on_the_disk_however_long_python_takes_to_end(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_END)
+    slow = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])}
+    command = [*CLEW, "train", *ENDLESS, "--run-dir", "run"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, env=slow, stdout=pipe, stderr=pipe, text=True) as process:
+        first_line(process.stdout, r"update \d+/")
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=2 * DEADLINE_S)
+    assert (process.returncode, errors) == (0, "")
+    kept = load_checkpoint(tmp_path / "run")
+    assert kept
+    assert output.splitlines()[-1] == f"stopped after {kept.update} updates, kept in run"
+    assert len(records(tmp_path / "run")) == kept.update > 0
+
+
+def test_a_second_ctrl_c_waits_for_nothing(tmp_path: Path) -> None:
+    with running("train", *ENDLESS, "--run-dir", "run", folder=tmp_path) as process:
+        first_line(process.stdout, r"update \d+/")
+        everyone = children(process.pid)
+        os.kill(everyone.pop("learner"), signal.SIGSTOP)
+        with ending(list(everyone.values()), DEADLINE_S):  # so the first has been heard
+            process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=DEADLINE_S / 2)
+    assert process.returncode == 1
+    assert (
+        errors
+        == "clew: the learner took too long to end and was killed; go on from its last checkpoint with --resume\n"
+    )
+
+
+def test_runs_that_start_in_one_second_get_directories_of_their_own(tmp_path: Path) -> None:
+    with ExitStack() as both:
+        processes = [
+            both.enter_context(running("train", *TINY, "--updates", 3, "--actors", 1, folder=tmp_path)) for _ in "ab"
+        ]
+        said = [process.communicate(timeout=4 * DEADLINE_S) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_a_long_path_for_temporary_files_is_refused_with_a_remedy_that_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / "/".join(["long"] * 30)
+    long.mkdir(parents=True)
+    monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(long))
+    command = ("train", *TINY, "--updates", 3, "--run-dir", "run")
+    result = clew(*command, folder=tmp_path)
+    assert_refused(result, r"too long a path for sockets in it; set TMPDIR to one of \d+ bytes at most, such as /tmp")
+    most = int(re.findall(r"one of (\d+) bytes", result.stderr)[0])
+    with TemporaryDirectory(dir="/tmp", prefix="clew-test-") as short:
+        place = Path(short) / ("x" * (most - len(short) - 1))
+        place.mkdir()
+        monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(place))
+        result = clew(*command, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
 
 
 def test_an_actor_takes_less_than_150_megabytes(tmp_path: Path) -> None:
@@ -366,6 +556,20 @@ def test_a_learner_and_an_actor_started_by_hand_finish_a_run(tmp_path: Path) -> 
         learner.communicate(timeout=DEADLINE_S)
     assert (learner.returncode, actor.returncode) == (0, 0)
     assert len(records(tmp_path / "run")) == 5
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [("tcp://learner.invalid:7777", "not known|resolution|No address"), ("ipc:///nobody", "No such file")],
+)
+def test_an_actor_that_finds_no_learner_says_where_it_looks_and_why_in_vain(
+    address: str, reason: str, tmp_path: Path
+) -> None:
+    with running("actor", "--connect", address, folder=tmp_path) as actor:
+        first_line(actor.stderr, f"looks for the learner at {address}")
+        first_line(actor.stderr, f"{address} cannot be reached: .*({reason}).*; is the learner running")
+        actor.send_signal(signal.SIGINT)
+        assert actor.wait(DEADLINE_S) == 0
 
 
 def test_an_occupied_port_is_refused(tmp_path: Path) -> None:
@@ -452,3 +656,28 @@ def test_every_command_of_the_readme_is_one(command: str) -> None:
     parsed = group.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
     config = parsed.params.get("config")
     assert config is None or (ROOT / config).is_file()
+
+
+def test_the_torch_that_is_installed_by_hand_is_the_one_that_clew_asks_for() -> None:
+    learner = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["learner"]
+    by_hand = re.findall(r"pip install '(torch\S+)' --index-url \S+/whl/cpu", (ROOT / "README.md").read_text())
+    assert [requirement.split(",")[-1] for requirement in learner if requirement.startswith("torch")] == [
+        one.removeprefix("torch") for one in by_hand
+    ]
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_make_takes_the_small_build_of_torch_where_there_is_no_gpu(gpu: bool, tmp_path: Path) -> None:
+    """As `make -n` says it would; `nvidia-smi` is there where the driver is."""
+    for name in ("make", "sh", "echo", "date", "sed", *(["nvidia-smi"] if gpu else [])):
+        (tmp_path / name).symlink_to(shutil.which(name) or "/bin/true")
+    made = subprocess.run(
+        ["make", "-n", "-B", ".venv/installed"],
+        cwd=ROOT,
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert made.returncode == 0, made.stderr
+    assert ("--extra-index-url https://download.pytorch.org/whl/cpu 'torch>=" in made.stdout) != gpu

@@ -18,16 +18,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors.rollout import Player
 from learner.outer import Batch, meta_gradient
 from protocol.config import Config
 from protocol.learning.arrays import take
 from protocol.learning.credit import Steps, hindsight, horizons
 from protocol.learning.inner import Made, adapt
+from protocol.learning.play import Scores, keys, play
 from protocol.learning.policy import Net, Phi, Scene, log_prob, scores
 from protocol.world.maze import Mazes
 from protocol.world.senses import Observations, Sight
-from protocol.world.walk import Known, learned, walk
+from protocol.world.walk import Known, learned
 from tests import batches
 from tests.batches import CPU, tried, with_more
 from tests.oracle import ExactMaze, cosine, slope
@@ -95,20 +95,21 @@ class Copies:
         drawn = Phi(net, phi.delta_AC.detach().float().numpy(), np.zeros((2, 34), np.float32))
         met, known = Observations(self.sight, by_maze=True), Known.nothing(self.mazes.cells)
         horizon_M = horizons(self.mazes, self.config)
-        choose = Player(drawn, met, self.rng, self.config.model_copy(update={"inner": ALL})).choose
-        done = walk(self.sight, met, known, self.attempts, horizon_M, choose)
+        asked = Scores(net, met, self.config.model_copy(update={"inner": ALL}))
+        done = play(drawn, asked, met, known, horizon_M, keys(self.copies * self.attempts, self.rng))
         steps = Steps.of(done, self.mazes, horizon_M)
         known_GN = hindsight(steps, learned(self.sight, known, done).way_C, 0, self.config)
         index = (done.at_N, done.row_N, done.move_N, steps.attempt_N, steps.time_N)
         at_N, row_N, move_N, attempt_N, time_N = (torch.from_numpy(array.astype(np.int64)) for array in index)
-        made = Made(self.attempts, at_N, row_N, move_N, attempt_N, time_N, torch.from_numpy(known_GN).double())
+        pair_N = move_N * len(at_N) + torch.arange(len(at_N))
+        made = Made(self.attempts, at_N, row_N, pair_N, attempt_N, time_N, torch.from_numpy(known_GN).double())
         real = torch.zeros((), dtype=torch.float64)
         return made, Scene.of(met.features(), self.config, real, met.mazes(), self.copies)
 
     def adapted(self, phi: Phi, made: Made, scene: Scene, config: Config) -> Phi:
         """f(phi, what was done)"""
-        nothing = torch.zeros(len(made.at_N), dtype=torch.int64)
-        score_AN, delta_AN = take(scores(phi.net, scene), made.row_N), take(phi.delta_AC, made.at_N)
+        nothing = torch.zeros(len(made.at_S), dtype=torch.int64)
+        score_AN, delta_AN = take(scores(phi.net, scene), made.row_S), take(phi.delta_AC, made.at_S)
         log_prob_AN = log_prob(score_AN, delta_AN, phi.dream_DG, nothing, nothing, nothing)
         theta = {"policy.in": torch.zeros((), dtype=torch.float64)}
         return adapt(phi, theta, log_prob_AN, made, scene, 0, config)

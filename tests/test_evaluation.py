@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from collections import deque
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from deploy.study import evaluate as study
-from deploy.study import exam, report, routes
+from deploy.study import exam, plots, routes
 from deploy.study.curves import Outcome, each_curve, mean_curve, ratios_of_sums
 from deploy.study.exam import Exam
 from deploy.study.explorer import depth_first, explore
+from deploy.versions import context
 from learner import checkpoint
 from learner.checkpoint import Checkpoint
 from protocol.config import ClewError, Config, InnerConfig, MazeConfig, OuterConfig, PolicyConfig, RunConfig
@@ -357,7 +362,7 @@ def test_the_object_names_all_that_the_figures_depend_on(run_dir: Path) -> None:
     assert (figures["run"], figures["update"]) == (run.name, 30)
     assert figures["config"] == run.config.model_dump(mode="json")
     assert len(figures["theta_sha256"]) == len(figures["contract"]) == 64
-    assert figures["clew"] == report.version()
+    assert context().items() <= figures.items()
     named = {name: figures[name] for name in ("seed", "count", "robots", "attempts", "attempts_per_step", "horizon")}
     assert named == {"seed": 3, "count": 8, "robots": 3, "attempts": 10, "attempts_per_step": 1, "horizon": [243]}
     assert len(figures["mazes"]) == 8
@@ -380,6 +385,71 @@ def test_the_same_seed_gives_the_same_object_with_torch_and_without(run_dir: Pat
     again = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=100)
     assert again.returncode == 0, again.stderr
     assert json.loads(clew(*arguments).stdout) == json.loads(again.stdout)
+
+
+NAMES = ("a$x_1^2$ [bold]b[] :smile: $", "[red]", "$\\frac{a}$", "a\nb\x1b[2J", "\udcff", "迷路", "_" * 200)
+
+
+def test_names_of_files_are_text_and_no_markup(run_dir: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(NAMES, start=1):
+        (tmp_path / f"{name}.txt").write_text("S" + "." * number + "E\n")
+    shutil.copytree(run_dir, tmp_path / "run")
+    files = [tmp_path / f"{name}.txt" for name in NAMES]
+    result = clew("evaluate", tmp_path / "run", "--attempts", 2, "--pictures", "--mazes", *files)
+    assert (result.returncode, result.stderr) == (0, "")
+    listed = re.findall(r"^ (\S.*?) +\d+\.0  +\d\.\d{3}", result.stdout, re.MULTILINE)
+    assert listed[:5] == ["a$x_1^2$ [bold]b[] :smile: $", "[red]", "$\\frac{a}$", "a\\nb\\x1b[2J", "\\udcff"]
+    assert {path.name for path in (tmp_path / "run").glob("*.png")} >= {"adaptation.png", "curve.png"}
+    for file, name in zip(files[1:3], NAMES[1:3], strict=True):  # in titles
+        result = clew("evaluate", tmp_path / "run", "--attempts", 2, "--pictures", "--mazes", file)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.startswith(f"maze {name}, ")
+
+
+@pytest.mark.parametrize(
+    ("line", "whole"),
+    [
+        (b'{"update": 3, "sec', 2),
+        (b"[1]", 2),
+        (b"null", 2),
+        (b'{"update": 3}', 2),
+        (b"[" * 20_000, 2),
+        (b"\xff", 2),
+        (
+            b'{"update": 3, "seconds": 1, "success_before": null, "success_after": "x", '
+            b'"ratio_before": null, "ratio_after": null}',
+            2,
+        ),
+        (
+            b'{"update": 3, "seconds": 1, "success_before": null, "success_after": 0, '
+            b'"ratio_before": null, "ratio_after": null}',
+            4,
+        ),
+    ],
+)
+def test_a_learning_curve_shows_the_updates_before_the_first_that_is_not_whole(
+    line: bytes, whole: int, tmp_path: Path
+) -> None:
+    good = [
+        b'{"update": %d, "seconds": 1.5, "success_before": 0.5, "success_after": 1, "ratio_before": null, '
+        b'"ratio_after": null, "actors": 2}' % update
+        for update in (1, 2, 4)
+    ]
+    (tmp_path / "updates.jsonl").write_bytes(b"\n".join([*good[:2], line, good[2]]))
+    records = plots.history(tmp_path)
+    assert [record["update"] for record in records] == [1, 2, 3, 4][:whole]
+    plt.close(plots.learning_curve(records))
+
+
+def test_a_history_that_is_no_file_is_none(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "updates.jsonl")
+    assert plots.history(tmp_path) == []
+
+
+def test_more_outcomes_than_memory_holds_are_refused(run_dir: Path) -> None:
+    result = clew("evaluate", run_dir, "--count", 1_000, "--robots", 1_000_000)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "lower --count, --robots or --attempts" in result.stderr
 
 
 def test_a_checkpoint_of_another_design_is_refused(tmp_path: Path) -> None:

@@ -397,7 +397,7 @@ def test_family_and_side_are_one_or_several(setting: str, value: object, stored:
             {"family": ["blocks", "mouse"], "side": [9, 12]},
             "maze side must be odd and at least 5 for family 'mouse', got 12; set maze.side",
         ),
-        ({"family": ["rooms", "file"]}, "family 'file' needs a maze file; set maze.path"),
+        ({"family": ["rooms", "file"]}, "maze.family 'file' needs a maze file; set maze.path"),
         (
             {"side": [13, 9], "min_distance": 20},
             "maze.min_distance 20 is more than a 9x9 maze can offer; set it to 16 or less",

@@ -116,8 +116,8 @@ def test_a_learner_that_is_killed_ten_times_goes_on_while_its_actors_live(house:
     rng = random.Random(1)
     team = [house.actor() for _ in range(2)]
     done = 0
-    for _ in range(KILLS):
-        learner = house.learner(LONG, resume=True)
+    for kill in range(KILLS):
+        learner = house.learner(LONG, resume=kill > 0)
         began = time.monotonic()
         first = learner.until(0)["update"]
         assert time.monotonic() - began < RESTART_S

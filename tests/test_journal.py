@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
+import math
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -16,12 +19,28 @@ from pathlib import Path
 import pytest
 
 from learner.checkpoint import load
-from learner.journal import MOST_WAITING, Journal
+from learner.journal import MOST_WAITING, Journal, finite
+from learner.lock import Lock
 from protocol.config import ClewError, Config
+from protocol.wire.messages import CONTRACT, Lease
 from tests.test_checkpoint import room_for
-from tests.test_processes import CONFIG, UPDATES, Learner, learn, new_house, processes, quiet, send_signal
+from tests.test_processes import (
+    CONFIG,
+    UPDATES,
+    House,
+    Impostor,
+    Learner,
+    house,
+    impostor,
+    learn,
+    new_house,
+    processes,
+    quiet,
+    send_signal,
+    with_run,
+)
 
-__all__ = ["quiet"]  # a fixture
+__all__ = ["house", "impostor", "quiet"]  # fixtures
 
 
 def test_a_journal_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
@@ -43,12 +62,112 @@ def test_a_journal_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     ]
 
 
-def test_a_run_directory_belongs_to_one_learner(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, 0)
-    with pytest.raises(ClewError, match="another learner works in"):
-        Journal(tmp_path, 0)
+def lines(*updates: int) -> list[bytes]:
+    return [b'{"update": %d, "loss": 0.5}\n' % update for update in updates]
+
+
+@pytest.mark.parametrize(
+    ("damage", "kept"),
+    [
+        (lambda whole: whole.replace(b'"update": 3,', b'"upd\x00te": 3,'), [1, 2, 4, 5, 6]),
+        (lambda whole: whole.replace(b'"update": 3,', b'"update": 6,'), [1, 2, 4, 5, 6]),
+        (lambda whole: whole.replace(b'{"update": 3,', b"[" * 100_000), [1, 2, 4, 5, 6]),
+        (lambda whole: whole.replace(b"}\n", b"", 3), [5, 6]),  # the first four are one line
+        (lambda whole: whole[: len(whole) // 2], [1, 2, 3]),
+        (lambda whole: whole.replace(b'"update": 2,', b'"update": 2.0,').replace(b": 4,", b": true,"), [1, 3, 5, 6]),
+        (lambda whole: b"".join(reversed(whole.splitlines(keepends=True))), [1, 2, 3, 4, 5, 6]),
+        (lambda whole: b"\n# mine\n" + whole, [1, 2, 3, 4, 5, 6]),
+        (lambda whole: whole.removesuffix(b"\n"), [1, 2, 3, 4, 5, 6]),
+        (lambda whole: b"", []),
+    ],
+)
+def test_a_damaged_journal_loses_no_whole_record_and_is_kept_beside_as_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes], kept: list[int]
+) -> None:
+    path = tmp_path / "updates.jsonl"
+    damaged = damage(b"".join(lines(*range(1, 7))))
+    path.write_bytes(damaged)
+    journal = Journal(tmp_path, 6)
+    journal.append({"update": 7})
     journal.close()
-    Journal(tmp_path, 0).close()
+    assert path.read_bytes() == b"".join(lines(*kept)) + b'{"update": 7}\n'
+    beside = [other.read_bytes() for other in tmp_path.glob("updates.damaged-*.jsonl")]
+    if len(kept) < 6:
+        [warning] = caplog.messages
+        assert f"the records of {6 - len(kept)} of 6 updates are damaged or missing" in warning
+    if sum(map(len, lines(*kept))) < len(damaged):
+        assert beside == [damaged]
+        assert "the file as it was is kept as" in caplog.text
+
+
+def test_each_damage_is_kept_in_a_file_of_its_own_and_a_gap_alone_in_none(tmp_path: Path) -> None:
+    path = tmp_path / "updates.jsonl"
+    for content in (b"mine\n", b"yours\n"):
+        path.write_bytes(content)
+        Journal(tmp_path, 2).close()
+    path.write_bytes(b"".join(lines(2)))
+    Journal(tmp_path, 2).close()
+    kept = {other.name: other.read_bytes() for other in tmp_path.glob("updates.damaged-*")}
+    assert kept == {"updates.damaged-1.jsonl": b"mine\n", "updates.damaged-2.jsonl": b"yours\n"}
+    assert updates(tmp_path) == [2]
+
+
+def test_a_cut_back_to_the_checkpoint_needs_no_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "updates.jsonl").write_bytes(b"".join(lines(*range(1, 7))) + b'{"update": 7, "cut sh')
+    Journal(tmp_path, 4).close()
+    assert updates(tmp_path) == [1, 2, 3, 4]
+    assert [path.name for path in tmp_path.iterdir()] == ["updates.jsonl"]
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_journal_that_is_no_file_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "updates.jsonl")
+    with pytest.raises(ClewError, match=r"updates\.jsonl is not a file; move it away"):
+        Journal(tmp_path, 0)
+
+
+def test_what_json_cannot_hold_is_never_written(tmp_path: Path, journal: Journal) -> None:
+    record = {"update": 1, "loss": math.inf, "actor_s": {"a": math.nan, "b": 1.0, "c": -math.inf}}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        journal.append(record)
+    journal.append(finite(record))
+    content = (tmp_path / "updates.jsonl").read_text()
+    assert json.loads(content) == {"update": 1, "loss": None, "actor_s": {"a": None, "b": 1.0, "c": None}}
+
+
+def test_an_actor_that_has_worked_for_an_eternity_leaves_no_infinity(
+    house: House, impostor: Callable[..., Impostor]
+) -> None:
+    learner = house.learner(with_run(updates=1))
+    ancient = impostor(CONTRACT, CONFIG.run.leases)
+    for lease in ancient.hears(Lease, CONFIG.run.leases):
+        ancient.say(replace(ancient.works(lease, CONFIG), seconds={"rollouts": sys.float_info.max}))
+    assert learner.until(1)["actor_s"] == {"rollouts": None}
+    learner.ends()
+    [record] = (house.run_dir / "updates.jsonl").read_text().splitlines()
+    assert "Infinity" not in record
+
+
+def test_a_run_directory_belongs_to_one_learner_whatever_becomes_of_its_files(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    lock = Lock(run_dir)
+    Journal(run_dir, 0).close()
+    for path in run_dir.iterdir():
+        path.unlink()
+    with pytest.raises(ClewError, match="another learner works in"):
+        Lock(run_dir)
+    lock.close()
+    Lock(run_dir).close()
+
+
+def test_a_directory_on_another_machine_belongs_to_the_learner_that_holds_its_lock_file(tmp_path: Path) -> None:
+    """Between machines the lock of the directory itself is not seen."""
+    with (tmp_path / "lock").open("w") as elsewhere:
+        fcntl.flock(elsewhere, fcntl.LOCK_EX)
+        with pytest.raises(ClewError, match="another learner works in"):
+            Lock(tmp_path)
+    Lock(tmp_path).close()
 
 
 def updates(run_dir: Path) -> list[int]:

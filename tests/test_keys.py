@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -339,24 +339,42 @@ def test_what_is_no_key_file_never_blocks_nor_lets_anybody_in(tmp_path: Path, ca
     assert not any("\n" in message for message in caplog.messages)
 
 
-def test_a_folder_that_cannot_be_read_lets_nobody_in_after_a_few_tries(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_a_folder_nobody_is_allowed_until_it_is_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "allowed"
     folder.mkdir()
     ann = allow(folder, "ann")
     (folder / "bob.key").touch()  # damaged, before and after
     allowed = Allowlist(folder)
     folder.rename(tmp_path / "away")
-    assert [allowed.refresh(), allowed.refresh()] == [set(), set()]
-    assert allowed.name_of(ann) == "ann"
     assert [allowed.refresh(), allowed.refresh()] == [{"ann"}, set()]
     assert allowed.name_of(ann) is None
     _, message = caplog.messages
-    assert re.fullmatch(r"cannot read .*allowed, so nobody may connect: No such file or directory; .*", message)
+    assert re.fullmatch(r"nobody may connect now: cannot read .*allowed.*: No such file or directory; .*", message)
     (tmp_path / "away").rename(folder)
     assert allowed.refresh() == set()
     assert allowed.name_of(ann) == "ann"
+
+
+def test_a_folder_that_anyone_can_write_to_lets_nobody_in_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ann = allow(tmp_path, "ann")
+    allowed = Allowlist(tmp_path)
+    tmp_path.chmod(0o1777)  # others can add a key here, if not remove one
+    assert allowed.refresh() == {"ann"}
+    assert allowed.name_of(ann) is None
+    [message] = caplog.messages
+    assert re.fullmatch(r"nobody may connect now: anyone can write to .* \(mode 1777\).*; run chmod o-w .*", message)
+    tmp_path.chmod(0o755)
+    assert allowed.refresh() == set()
+    assert allowed.name_of(ann) == "ann"
+
+
+def test_a_key_that_others_can_replace_is_not_allowed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ann = allow(tmp_path, "ann")
+    (tmp_path / "ann.key").chmod(0o666)
+    assert Allowlist(tmp_path).name_of(ann) is None
+    assert "ann.key lets nobody in: anyone can write to it (mode 0666)" in caplog.text
 
 
 def lines() -> st.SearchStrategy[bytes]:
@@ -419,6 +437,69 @@ def test_a_secret_that_others_may_read_is_refused(mode: int, made: Path) -> None
         (made / role / f"{role}.key_secret").chmod(mode)
         with pytest.raises(ClewError, match=wanted):
             of(made / role)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o702])
+@pytest.mark.parametrize("place", ["learner", "learner/allowed", "actor"])
+def test_a_key_directory_that_anyone_can_write_to_is_refused(mode: int, place: str, made: Path) -> None:
+    (made / place).chmod(mode)
+    of = ActorKeys.of if place == "actor" else LearnerKeys.of
+    wanted = rf"^anyone can write to {re.escape(str(made / place))} \(mode {mode:04o}\).*; run chmod o-w "
+    with pytest.raises(ClewError, match=wanted):
+        of(made / place.partition("/")[0])
+
+
+def test_a_directory_whose_key_directories_anyone_can_exchange_is_refused(made: Path, tmp_path: Path) -> None:
+    made.chmod(0o777)
+    uses: list[Callable[[], object]] = [
+        lambda: LearnerKeys.of(made / "learner"),
+        lambda: ActorKeys.of(made / "actor"),
+        lambda: keys.add("bob", made),
+    ]
+    for use in uses:
+        with pytest.raises(ClewError, match=r"^anyone can write to .* run chmod o-w "):
+            use()
+    made.chmod(0o1777)  # as /tmp
+    LearnerKeys.of(made / "learner")
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(ClewError, match=r"^anyone can write to .* run chmod o-w "):
+        keys.new(tmp_path / "open")
+    assert not list((tmp_path / "open").iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("place", ["learner", "learner/allowed", "learner/learner.key_secret", "actor"])
+def test_keys_of_another_user_are_refused(place: str, made: Path) -> None:
+    os.chown(made / place, 12_345, -1)
+    of = ActorKeys.of if place == "actor" else LearnerKeys.of
+    with pytest.raises(ClewError, match=rf"{re.escape(str(made / place))}.* belongs to another user \(id 12345\)"):
+        of(made / place.partition("/")[0])
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o602])
+def test_a_learners_key_that_anyone_can_replace_is_refused(mode: int, made: Path) -> None:
+    (made / "actor" / "learner.key").chmod(mode)
+    with pytest.raises(ClewError, match=rf"learner\.key.*: anyone can write to it \(mode {mode:04o}\)"):
+        ActorKeys.of(made / "actor")
+
+
+@pytest.fixture
+def read_only(made: Path) -> Iterator[Path]:
+    """Keys on a volume of Kubernetes: open to all by its mode, and mounted to be read."""
+    if os.geteuid() or subprocess.run(["mount", "--bind", made, made], capture_output=True).returncode:
+        pytest.skip("only root can mount, where it is allowed at all")
+    try:
+        for folder in (made, made / "learner", made / "learner" / "allowed"):
+            folder.chmod(0o777)
+        subprocess.run(["mount", "-o", "remount,bind,ro", made], check=True)
+        yield made
+    finally:
+        subprocess.run(["umount", "--lazy", made], check=True)
+
+
+def test_a_volume_that_can_only_be_read_is_trusted_whatever_its_mode(read_only: Path) -> None:
+    assert LearnerKeys.of(read_only / "learner").allowed.name_of(ActorKeys.of(read_only / "actor").public) == "actor"
 
 
 @pytest.mark.parametrize("damage", [*REFUSALS, b'public-key = "' + PUBLIC + b'"'])

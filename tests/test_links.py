@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from protocol.config import ClewError
-from protocol.wire.address import Address
+from protocol.wire.address import MAX_IPC_PATH, Address, host_port
 from protocol.wire.frames import Limits
 from protocol.wire.links import ActorLinks, Frames, LearnerLinks
 
 LIMITS = Limits(frame_bytes=10_000)
 DEADLINE_S = 10.0
+LONG_S = 60.0
 
 
 @contextmanager
@@ -112,6 +116,56 @@ def test_a_message_that_is_too_large_cuts_the_connection_not_the_learner(bind: s
         assert learner.receive(0.0) is None
 
 
+HOSTS = "127.0.0.1 localhost both\n::1 only6 both\n"
+CONNECT = """
+import sys, time
+from protocol.wire.links import ActorLinks
+actor = ActorLinks(sys.argv[1])
+while not actor.connection:
+    actor.receive(0.1)
+actor.send([b"hello"])
+actor.follow(int(sys.argv[2]))
+while not actor.receive(0.1):
+    pass
+actor.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("bind", "name"), [("[::1]", "only6"), ("[::1]", "both"), ("127.0.0.1", "both"), ("[::1]", "[::1]")]
+)
+def test_a_name_may_have_ipv4_addresses_ipv6_addresses_or_both(bind: str, name: str, tmp_path: Path) -> None:
+    """In a mount namespace with a list of hosts of its own."""
+    (tmp_path / "hosts").write_text(HOSTS)
+    apart = ["unshare", "--mount", "sh", "-c", f'mount --bind {tmp_path}/hosts /etc/hosts && exec "$@"', "sh"]
+    if subprocess.run([*apart, "true"], capture_output=True).returncode:
+        pytest.skip("only root can have a list of hosts of its own, where that is allowed at all")
+    with closing(LearnerLinks(f"tcp://{bind}:*", LIMITS)) as learner:
+        address = f"tcp://{name}:{learner.address.port}"
+        with subprocess.Popen([*apart, sys.executable, "-c", CONNECT, address, str(learner.theta_port)]) as actor:
+            try:
+                received = learner.receive(LONG_S)
+                assert received
+                assert (received.frames, received.host) == ([b"hello"], bind.strip("[]"))
+                deadline = time.monotonic() + LONG_S
+                while actor.poll() is None:
+                    learner.publish([b"theta"])
+                    learner.receive(0.05)
+                    assert time.monotonic() < deadline
+            finally:
+                actor.kill()
+        assert actor.returncode == 0
+
+
+def test_an_ipc_path_may_be_as_long_as_its_address_says(tmp_path: Path) -> None:
+    with TemporaryDirectory(dir="/tmp") as folder:
+        path = f"{folder}/{'x' * (MAX_IPC_PATH - len(folder) - 1)}"
+        with linked(f"ipc://{path}") as (learner, actor, name):
+            assert str(learner.theta_address) == f"ipc://{path}.theta"
+            assert learner.send(name, [b"lease"])
+            assert heard(actor) == [b"lease"]
+
+
 def test_a_bye_arrives_although_the_learner_closes_at_once(bind: str) -> None:
     with linked(bind) as (learner, actor, name):
         assert learner.send(name, [b"bye"])
@@ -153,3 +207,12 @@ def test_a_path_that_a_socket_cannot_have_is_said() -> None:
 def test_theta_is_found_beside_the_work_link() -> None:
     assert str(Address.of("tcp://host:7777").theta(7778)) == "tcp://host:7778"
     assert str(Address.of("ipc:///run/clew").theta(0)) == "ipc:///run/clew.theta"
+
+
+def test_an_ipv6_address_has_brackets_where_a_port_follows() -> None:
+    assert host_port("2001:db8::7", 9100) == "[2001:db8::7]:9100"
+    assert host_port("192.0.2.7", "9100") == "192.0.2.7:9100"
+    assert host_port("host", 9100) == "host:9100"
+    assert Address.of("tcp://[fe80::1%eth0]:7777").host == "fe80::1%eth0"
+    assert [Address.of(f"tcp://{host}:1").is_local for host in ("[::1]", "127.0.0.2", "[::]", "h")] == [1, 1, 0, 0]
+    assert [Address.of(f"tcp://{host}:1").is_name for host in ("[::1]", "127.0.0.2", "localhost")] == [0, 0, 1]

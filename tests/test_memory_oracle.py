@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from actors.rollout import attempt_and_adapt
 from learner.admission import admit
 from learner.outer import Batch, Totals, meta_objective
 from protocol.config import Config
 from protocol.learning.credit import Steps, horizons
 from protocol.learning.inner import adapt, initial_phi, unflatten
 from protocol.learning.policy import scores
+from protocol.learning.trial import attempt_and_adapt
 from protocol.wire.messages import Attempts, Rollouts
 from protocol.world.maze import Mazes
 from tests import batches

@@ -341,7 +341,7 @@ def test_a_killed_follower_ends_the_learner_which_torchrun_starts_again_and_thet
 ) -> None:
     pace = Pace(place)
     again = ("--max-restarts", "1", "-m")
-    learner = start(place, [*TORCHRUN, *again, *LEARNER, "--resume", "--bind", place.address], "torchrun")
+    learner = start(place, [*TORCHRUN, *again, *LEARNER, "--begin-or-resume", "--bind", place.address], "torchrun")
     place.actor(connect=place.detour)
     wait_until(lambda: len(place.updates()) >= 6, DEADLINE_S)
     os.kill(process_of(learner, 1), signal.SIGKILL)

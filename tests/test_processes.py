@@ -258,7 +258,7 @@ def test_actors_killed_and_replaced_change_nothing(house: House, quiet: list[str
 def test_a_learner_that_was_stopped_goes_on_bit_for_bit(house: House, quiet: list[str]) -> None:
     house.actor()
     for update, number in ((4, signal.SIGTERM), (11, signal.SIGINT)):
-        learner = house.learner(resume=True)
+        learner = house.learner(resume=update > 4)
         learner.until(update)
         send_signal(learner.process, number)
         exits(learner.process, 0, within_s=5.0)
@@ -270,7 +270,7 @@ def test_a_learner_that_was_stopped_goes_on_bit_for_bit(house: House, quiet: lis
 def test_a_learner_that_was_killed_goes_on_bit_for_bit_and_its_actors_live(house: House, quiet: list[str]) -> None:
     actor = house.actor()
     for update in (2, 5, 10, 17):  # before the first checkpoint, and after some
-        learner = house.learner(resume=True)
+        learner = house.learner(resume=update > 2)
         learner.until(update)
         learner.process.kill()
         exits(learner.process, -signal.SIGKILL)

@@ -9,14 +9,15 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from actors.rollout import Trial, attempt_and_adapt, collect
+from actors.rollout import collect
 from learner.admission import admit
 from learner.outer import Batch
 from protocol.config import Config
 from protocol.learning.arrays import take
 from protocol.learning.credit import Steps, horizons
-from protocol.learning.inner import adapt, initial_phi, initial_theta, unflatten
+from protocol.learning.inner import adapt, chosen, initial_phi, initial_theta, unflatten
 from protocol.learning.policy import scores
+from protocol.learning.trial import Trial, attempt_and_adapt
 from protocol.wire.messages import Rollouts
 from protocol.world import families
 from protocol.world.maze import Mazes, held_out
@@ -173,11 +174,11 @@ def test_the_learner_finds_the_policies_that_the_actor_adapted_to(kind: str, rul
     phi = initial_phi(theta, batch.cells, batch.mazes, last, config)
     for k, stage in enumerate(batch.stages):
         log_prob_AN = stage.log_prob(scores(phi.net, batch.scene), phi)
-        found_N = log_prob_AN.gather(0, stage.made.move_N[None])[0]
+        found_N = chosen(log_prob_AN, stage.made)
         torch.testing.assert_close(found_N, torch.from_numpy(stages[k].log_prob), rtol=1e-3, atol=1e-3)
         if k < last:
             phi = adapt(phi, theta, log_prob_AN, stage.made, batch.scene, last - k - 1, config)
-    assert take(phi.delta_AC, batch.stages[0].made.at_N).abs().max() > 0.1
+    assert take(phi.delta_AC, batch.stages[0].made.at_S).abs().max() > 0.1
 
 
 def test_attempts_go_better_after_a_step_along_the_policy_gradient() -> None:

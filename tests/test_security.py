@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import socket
 import time
 from asyncio import StreamReader, StreamWriter
@@ -170,6 +171,26 @@ def test_a_revoked_actor_is_out_within_five_seconds_and_the_others_go_on(
     assert ann.metric("clew_actor_leases_total") == done
     assert place.hashes() == undisturbed
     assert place.updates()[-1]["actors"] == 1
+
+
+def test_without_the_list_of_who_may_connect_nobody_does_until_it_is_back(
+    place: Place, keys: Path, undisturbed: list[object]
+) -> None:
+    pace = Pace(place)
+    ann = place.actor("--keys", keys / "ann", connect=place.detour)
+    learner = place.learner("--keys", keys / "learner")
+    wait_until(lambda: ann.metric("clew_actor_leases_total") > 0)
+    allowed = keys / "learner" / "allowed"
+    shutil.copytree(allowed, place.folder / "kept")
+    shutil.rmtree(allowed)
+    ann.says("the learner refused this actor's key")
+    learner.says("nobody may connect now: cannot read .*allowed.*: No such file or directory")
+    learner.says("keys revoked: .*ann")
+    (place.folder / "kept").rename(allowed)
+    pace.no_more()
+    learner.ends()
+    ann.ends()
+    assert place.hashes() == undisturbed
 
 
 def test_an_address_that_others_can_reach_needs_keys(place: Place, keys: Path) -> None:

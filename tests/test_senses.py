@@ -98,7 +98,9 @@ def test_what_is_alike_has_one_number_and_numbers_follow_the_order_of_meeting(se
             if row >= before:
                 fresh.add(row)
         assert fresh == set(range(before, met.count))
-        assert np.array_equal(met.features(before), feature_UF[before:])
+        order_U, rank_U = met.order()
+        assert np.array_equal(met.features(order_U), feature_UF[order_U])
+        assert np.array_equal(rank_U[order_U], np.arange(met.count))
     assert len(numbers) == met.count
 
 

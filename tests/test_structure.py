@@ -17,10 +17,13 @@ MAY_IMPORT = {
     "learner": {"learner", "protocol"},
     "deploy": OURS,
 }
-MAY_SEE = {"protocol.world": {"protocol.world"}, "protocol.learning": {"protocol.world", "protocol.learning"}}
+MAY_SEE = {
+    "protocol.world": {"protocol.world", "protocol.compiled"},
+    "protocol.learning": {"protocol.world", "protocol.learning", "protocol.compiled"},
+}
 OUTSIDE = {"zmq", "msgpack", "socket", "asyncio", "threading", "time", "signal", "subprocess", "prometheus_client"}
 IMPURE = {  # what may know of sockets, clocks, threads and metrics: all the rest of the three packages is mathematics
-    *("protocol.wire.frames", "protocol.wire.links", "protocol.wire.keys"),
+    *("protocol.wire.frames", "protocol.wire.links", "protocol.wire.keys", "protocol.wire.reach"),
     *("protocol.wire.binding", "protocol.wire.descriptors", "protocol.wire.door"),
     *("actors.actor", "actors.metrics", "actors.rollout"),  # the last: how long each part of its work took
     *("learner.clerk", "learner.reception", "learner.learner", "learner.metrics", "learner.parallel"),

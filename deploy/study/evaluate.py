@@ -5,26 +5,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from actors.rollout import Trial, attempt_and_adapt
 from deploy.study.curves import Curve, Outcome, Point, Reals, each_curve, mean_curve
 from deploy.study.exam import Exam
 from deploy.study.explorer import explore
 from learner import checkpoint
 from protocol.config import ClewError, Config
-from protocol.learning.inner import shapes
+from protocol.learning.trial import Trial, attempt_and_adapt
 from protocol.world.maze import EXIT, Floats, Indices, Ints, Mazes
 from protocol.world.senses import offsets
 from protocol.world.walk import Walk
 
 ATTEMPTS = 10  # at each maze, unless the run was trained with more
 ROBOTS, ROBOT_CELLS = 100, 200_000  # in all, where mazes are few: at most that many, in copies of so many cells
+OUTCOMES = 50_000_000  # of a robot at a stage, all together: they are held in memory
 MEMORY_CELLS = 2_000_000  # cells times attempts that are held in memory at a time
 NETWORKS = 50  # robots at a time where each has a network of its own
 
@@ -69,12 +68,7 @@ def opened(run_dir: Path) -> Run:
     newest = checkpoint.load(run_dir)
     if newest is None:
         raise ClewError(f"{run_dir} holds no checkpoint to evaluate; make one: clew train --run-dir {run_dir}")
-    wanted = sum(math.prod(shape) for shape in shapes(newest.config).values())
-    if len(newest.theta) != wanted:
-        raise ClewError(
-            f"the checkpoint in {run_dir} holds {len(newest.theta)} parameters, where this version of clew has "
-            f"{wanted}; use the version that it was trained with, or train anew"
-        )
+    checkpoint.require_fit(run_dir, newest)
     return Run(newest.run, newest.update, newest.config, newest.theta)
 
 
@@ -95,6 +89,11 @@ def adapting(config: Config, attempts: int | None, attempts_per_step: int | None
 def evaluate(theta_P: Floats, config: Config, exam: Exam, robots: int | None, seed: int) -> Evaluation:
     """The adaptation curves in the mazes of `exam`: over all, over those of each kind, and of each."""
     robots = robots or enough_robots(exam.mazes)
+    if (config.inner.steps + 1) * len(exam.mazes) * robots > OUTCOMES:
+        raise ClewError(
+            f"{len(exam.mazes)} mazes times {robots} robots times {config.inner.steps + 1} stages are more than "
+            f"{OUTCOMES:,} outcomes; lower --count, --robots or --attempts"
+        )
     stages, first, known = _tried(theta_P, config, exam, robots, seed)
     used = [stage * config.inner.attempts for stage in range(len(stages))]
     rng = np.random.default_rng([seed, 4])

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from deploy.logs import printable
 from deploy.settings import explain
 from protocol.config import ClewError, Config, MazeConfig
 from protocol.learning.credit import horizons
@@ -56,7 +57,7 @@ def of_files(paths: Sequence[Path], config: Config, horizon: int | None = None) 
     """All mazes of some files."""
     found = [named for path in paths for named in read_mazes(path)]
     mazes = Mazes.concatenate([named.maze for named in found])
-    return _exam([named.name for named in found], [""] * len(found), mazes, config, horizon)
+    return _exam([printable(named.name) for named in found], [""] * len(found), mazes, config, horizon)
 
 
 def kind_of(setting: MazeConfig) -> str:

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 
@@ -29,6 +30,8 @@ from deploy.study.routes import Route, Shown
 from protocol.config import ClewError, Config
 from protocol.world.maze import EXIT, TRAP, WALL, Floats, Indices, Mazes
 
+mpl.rcParams["text.parse_math"] = False  # names of mazes are names of files: a dollar sign is one
+
 # Told apart by people with any colour vision, and by lightness alone (Okabe and Ito, 2002).
 BEFORE, AFTER, LEARNED, EXPLORER, KNOWN, FAILED = "#d55e00", "#0072b2", "#0072b2", "#d55e00", "#b07a00", "#b3261e"
 FLOOR, STONE, START_MARK, EXIT_MARK, TRAP_MARK = "#f6f3ec", "#3a3d45", "#009e73", "#e8442a", "#000000"
@@ -36,6 +39,8 @@ ROUTE_COLOURS = "plasma"
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 TICKS = (1, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500)
 PANELS = 4  # in a row
+DRAWN = ("update", "seconds", "success_before", "success_after", "ratio_before", "ratio_after")  # of every update
+LETTERS = 24  # of a maze's name, at most
 MARKED = 30  # attempts, up to which each has a mark on the curve
 
 
@@ -48,29 +53,32 @@ def draw(run_dir: Path, theta_P: Floats, config: Config, result: Evaluation, see
     records = history(run_dir)
     if records:
         pictures["learning_curve.png"] = learning_curve(records)
-    for name, picture in pictures.items():
-        try:
-            picture.savefig(run_dir / name, dpi=150)
-        except OSError as error:
-            raise ClewError(f"cannot write {run_dir / name}: {error.strerror}; make room or give access") from None
-        plt.close(picture)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in letters that the font lacks is drawn as boxes
+        for name, picture in pictures.items():
+            try:
+                picture.savefig(run_dir / name, dpi=150)
+            except OSError as error:
+                raise ClewError(f"cannot write {run_dir / name}: {error.strerror}; make room or give access") from None
+            plt.close(picture)
 
 
-def history(run_dir: Path) -> list[dict[str, Any]]:
-    """The updates of a run, up to the first that is not whole, such as one that is being written."""
-    records: list[dict[str, Any]] = []
-    try:
-        for line in (run_dir / "updates.jsonl").read_text().splitlines():
-            records.append(json.loads(line))
-    except (OSError, ValueError):
-        pass
+def history(run_dir: Path) -> list[dict[str, float]]:
+    """The figures of a run's updates, up to the first that is not whole, such as one that is being written."""
+    records: list[dict[str, float]] = []
+    path = run_dir / "updates.jsonl"
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        for line in path.read_bytes().splitlines() if path.is_file() else ():
+            record = json.loads(line)
+            # A figure that was not finite is null.
+            records.append({key: math.nan if record[key] is None else float(record[key]) for key in DRAWN})
     return records
 
 
 # How it learned to learn
 
 
-def learning_curve(records: Sequence[Mapping[str, Any]]) -> Figure:
+def learning_curve(records: Sequence[Mapping[str, float]]) -> Figure:
     """Success and steps ÷ shortest of training mazes, before and after adaptation, by update and by time."""
     axes = {"updates": [record["update"] for record in records], "minutes of training": minutes(records)}
     figures = {"success": "share of attempts that reach an exit", "ratio": "steps ÷ shortest way"}
@@ -91,12 +99,13 @@ def learning_curve(records: Sequence[Mapping[str, Any]]) -> Figure:
     return picture
 
 
-def _highest(records: Sequence[Mapping[str, Any]]) -> float:
+def _highest(records: Sequence[Mapping[str, float]]) -> float:
     """The largest ratio that a learning curve shows."""
-    return max(float(record[f"ratio_{when}"]) for record in records for when in ("before", "after"))
+    ratios = [record[f"ratio_{when}"] for record in records for when in ("before", "after")]
+    return max(filter(math.isfinite, ratios), default=1.0)
 
 
-def minutes(records: Sequence[Mapping[str, Any]]) -> list[float]:
+def minutes(records: Sequence[Mapping[str, float]]) -> list[float]:
     """Time spent on training until each update."""
     return list(np.cumsum([record["seconds"] for record in records]) / 60)
 
@@ -162,7 +171,7 @@ def _panel(axis: Axes, result: Evaluation, scores: Scores) -> None:
             color=LEARNED,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
         )
-    names = f"{scores.mazes} mazes" if scores.mazes > 1 else f"maze {result.mazes[0].name}"
+    names = f"{scores.mazes} mazes" if scores.mazes > 1 else f"maze {_clipped(result.mazes[0].name)}"
     axis.set_title(f"{scores.name}: {names}" if result.kinds else names, fontsize=10)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     _plain(axis)
@@ -197,7 +206,7 @@ def adaptation(result: Evaluation, mazes: Sequence[Shown]) -> Figure:
         len(mazes), len(heads), figsize=size, squeeze=False, layout="constrained", height_ratios=tall
     )
     for row, one in zip(grid, mazes, strict=True):
-        row[0].set_ylabel(one.name, fontsize=10)
+        row[0].set_ylabel(_clipped(one.name), fontsize=10)
         best = len(one.shortest.cells) - 1
         for axis, route, success in zip(row, one.routes, one.success, strict=False):
             share = f", {success:.0%} succeed" if result.robots > 1 else ""
@@ -223,6 +232,11 @@ def _head(result: Evaluation, stage: int) -> str:
         f"{shown} of {count} {kind} succeed\n"
         f"steps ÷ shortest: {_short(point.ratio.value)}\n"
     )
+
+
+def _clipped(name: str) -> str:
+    """As much of a name as a picture has room for."""
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
 
 
 def _short(ratio: float) -> str:

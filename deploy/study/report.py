@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 
 import numpy as np
 from rich import box
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from deploy.study.curves import Estimate, Point
 from deploy.study.evaluate import Evaluation, Run, Scores
+from deploy.versions import context
 from protocol.config import Config
-from protocol.wire.messages import CONTRACT
 
 LISTED = 20  # mazes that have a line of their own
 COLUMNS = (1, 2, 3, 5, 10)  # the first, second, third, ... attempts have a column there, beside the last
@@ -26,8 +26,7 @@ def figures(run: Run, config: Config, result: Evaluation, seed: int) -> dict[str
     """The JSON object. `config` is the run's own, with the attempts that were wanted."""
     exam = result.exam
     return {
-        "clew": version(),
-        "contract": CONTRACT,
+        **context(),
         "run": run.name,
         "update": run.update,
         "theta_sha256": hashlib.sha256(run.theta_P.tobytes()).hexdigest(),
@@ -48,14 +47,6 @@ def figures(run: Run, config: Config, result: Evaluation, seed: int) -> dict[str
             for maze, kind, horizon in zip(result.mazes, exam.kinds, exam.horizon_M.tolist(), strict=True)
         ],
     }
-
-
-def version() -> str:
-    """Of clew, where it is installed; an image holds its sources alone, which `contract` names."""
-    try:
-        return metadata.version("clew")
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _curve(scores: Scores) -> dict[str, Json]:
@@ -95,7 +86,7 @@ def _every_attempt(result: Evaluation) -> Table:
     table.add_row("explorer, first", *_brief(total.explorer))
     table.add_row("explorer, then", *_brief(total.known))
     table.add_row("shortest way", "", f"{total.shortest:.1f}", f"{1:.3f}")
-    table.title = _title(result)
+    table.title = Text(_title(result))
     table.caption = (
         "Each attempt is made after learning from those before it, with sampled moves; a failure, in a trap too, "
         "counts as the horizon. The explorer searches depth first, and then takes the best way that it has seen. "
@@ -124,7 +115,7 @@ def _every_name(result: Evaluation, named: Sequence[Scores]) -> Table:
         table.add_column(head, justify="right")
     for scores in named:
         points = [*(scores.curve[at] for at in stages), scores.explorer, scores.known]
-        table.add_row(scores.name, f"{scores.shortest:.1f}", *(f"{point.ratio.value:.3f}" for point in points))
+        table.add_row(Text(scores.name), f"{scores.shortest:.1f}", *(f"{point.ratio.value:.3f}" for point in points))
     return table
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from protocol.learning import exact
+
 Array = Any  # a numpy array or a torch tensor
 
 
@@ -36,6 +38,18 @@ def take(table_AG: Array, row_N: Array) -> Array:
     return table_AG.flatten().index_select(0, (first_A1 + row_N).flatten()).view(moves, len(row_N))
 
 
+def pick(table_DG: Array, column_N: Array) -> Array:
+    """[D, N] columns of a table of few, each of which is wanted many times.
+
+    Its gradient is a product: adding thousands of numbers in one place, one after another, is what a GPU is worst at.
+    """
+    if not is_torch(table_DG):
+        return table_DG.take(column_N, axis=1)
+    torch = sys.modules["torch"]
+    each_G1 = torch.arange(table_DG.shape[1], device=column_N.device)[:, None]
+    return table_DG @ (each_G1 == column_N).to(table_DG.dtype)
+
+
 def turned(array_NA: Array) -> Array:
     """[A, N] with the values of each row side by side in memory."""
     return array_NA.T.contiguous() if is_torch(array_NA) else np.ascontiguousarray(array_NA.T)
@@ -54,7 +68,12 @@ def sum_by(value_AN: Array, group_N: Array, groups: int) -> Array:
 
 def exp(array: Array) -> Array:
     """e^x, element by element."""
-    return array.exp() if is_torch(array) else np.exp(array)
+    return array.exp() if is_torch(array) else exact.exp(array)
+
+
+def product(left: Array, right: Array) -> Array:
+    """[..., R, C] the matrix product of [..., R, F] and [..., F, C]."""
+    return left @ right if is_torch(left) else exact.product(left, right)
 
 
 def relu(array: Array) -> Array:
@@ -72,7 +91,7 @@ def log_softmax(logit_AN: Array) -> Array:
     if is_torch(logit_AN):
         return logit_AN.log_softmax(0)
     shifted = logit_AN - logit_AN.max(axis=0)
-    shifted -= np.log(np.exp(shifted).sum(axis=0))
+    shifted -= exact.log(exact.total(exact.exp(shifted)))
     return shifted
 
 

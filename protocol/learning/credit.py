@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from protocol.compiled import compiled
 from protocol.config import Config
 from protocol.world.maze import EXIT, UNREACHABLE, Bools, Floats, Indices, Ints, Mazes
 from protocol.world.walk import Walk
@@ -138,13 +139,16 @@ def hindsight(steps: Steps, way_C: Ints, attempts_left: int, config: Config) -> 
 
 def leaving_row(steps: Steps) -> Indices:
     """[N] the row of the last step that its attempt makes in the same cell."""
+    if machine := compiled("credit"):
+        leaving_N = np.empty(len(steps.left_N), np.intp)
+        machine.fill_leaving(steps.walk.length_W, steps.walk.at_N, steps.mazes.cells, leaving_N)
+        return leaving_N
     count_W = steps.mazes.count_M[steps.maze_W]
     shift_W = np.cumsum(count_W) - count_W - steps.mazes.offset_M[steps.maze_W]
     place_N = steps.walk.at_N + shift_W[steps.attempt_N]  # every attempt has cells of its own
     last_K = np.zeros(int(count_W.sum()), np.intp)
     last_K[place_N] = np.arange(len(place_N))  # of several that are assigned, the last stays
-    leaving_N: Indices = last_K[place_N]
-    return leaving_N
+    return last_K[place_N]
 
 
 def on_path(steps: Steps, leaving_N: Indices) -> Bools:
@@ -153,6 +157,9 @@ def on_path(steps: Steps, leaving_N: Indices) -> Bools:
     Chronological loop erasure (Lawler, 1980), all attempts at once.
     """
     path_N = np.zeros(len(leaving_N), np.bool_)
+    if machine := compiled("credit"):
+        machine.fill_path(steps.walk.length_W, leaving_N, path_N)
+        return path_N
     entered = np.cumsum(steps.walk.length_W) - steps.walk.length_W
     while len(entered):
         left = leaving_N[entered]

@@ -8,8 +8,9 @@ MAML, arXiv:1703.03400; Meta-SGD, arXiv:1707.09835; LVC (ProMP), arXiv:1810.0678
 with advantages of Loaded DiCE, arXiv:1909.10549; fast weights: Schmidhuber, 1992, arXiv:1610.06258.
 """
 
-# M mazes, E attempts, W = M*E of them, N steps of all attempts, C cells of all mazes, U distinct observations, A moves,
-# F features, H hidden units, P parameters, D kinds of dream, G gains, or what a credit network knows
+# M mazes, E attempts, W = M*E of them, N steps of all attempts, S situations, C cells of all mazes, U distinct
+# observations, A moves, F features, H hidden units, P parameters, D kinds of dream, G gains, or what a credit network
+# knows
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from protocol.config import Config
 from protocol.learning import policy
-from protocol.learning.arrays import Array, exp, fixed, is_torch, like, relu, sum_by
+from protocol.learning.arrays import Array, exp, fixed, is_torch, like, product, relu, sum_by, take
 from protocol.learning.credit import ADVANTAGE, HINDSIGHT
 from protocol.learning.policy import DREAMS, GAINS, HOPE, KNOWN, Phi, Scene
 from protocol.world.maze import MOVES, Floats, Indices
@@ -36,12 +37,16 @@ Theta = dict[str, Array]
 
 @dataclass(frozen=True)
 class Made:
-    """What was done in the attempts that an inner step learns from."""
+    """What was done in the attempts that an inner step learns from.
+
+    A situation is all that decides the policy at a step: the cell, the observation and what is dreamt there. Attempts
+    that take the same way share theirs.
+    """
 
     attempts: int  # E
-    at_N: Array  # [N] row of the cell among the C
-    row_N: Array  # [N] number of the observation
-    move_N: Array  # [N] as an index
+    at_S: Array  # [S] row of the cell among the C
+    row_S: Array  # [S] number of the observation
+    pair_N: Array  # [N] move * S + situation: where the move that was made stands in a table [A, S]
     attempt_N: Array  # [N] which of the W attempts
     time_N: Array  # [N] t
     known_GN: Array  # [G, N] what hindsight knows
@@ -124,7 +129,10 @@ def dreams(theta: Theta, attempts_left: int, config: Config) -> Array:
     credit_X = like(((kind == HOPE) | (gain == 0)).astype(np.float32), theta["policy.in"])
     if "dream.in" in theta:
         known_XG = like(_dreamt(kind, gain, attempts_left), theta["dream.in"])
-        credit_X = credit_X + DREAM_SCALE * (relu(known_XG @ theta["dream.in"]) @ theta["dream.out"])
+        credit_X = (
+            credit_X
+            + DREAM_SCALE * product(relu(product(known_XG, theta["dream.in"])), theta["dream.out"][:, None])[:, 0]
+        )
     return (alpha(theta, "cells", config) * credit_X).reshape(DREAMS, GAINS)
 
 
@@ -148,41 +156,46 @@ def credit(theta: Theta, known_GN: Array) -> Array:
     """[N] the credit of every step: its advantage, and, for rule 'learned', what the credit network adds."""
     if "credit.in" not in theta:
         return known_GN[ADVANTAGE]
-    return known_GN[ADVANTAGE] + CREDIT_SCALE * (theta["credit.out"] @ relu(theta["credit.in"].T @ known_GN))
+    return (
+        known_GN[ADVANTAGE]
+        + CREDIT_SCALE * product(theta["credit.out"][None], relu(product(theta["credit.in"].T, known_GN)))[0]
+    )
 
 
 def adapt(
-    phi: Phi, theta: Theta, log_prob_AN: Array, made: Made, scene: Scene, attempts_left: int, config: Config
+    phi: Phi, theta: Theta, log_prob_AS: Array, made: Made, scene: Scene | None, attempts_left: int, config: Config
 ) -> Phi:
     """phi_{k+1} = f(phi_k, attempts).
 
     Args:
-      log_prob_AN: log pi of phi_k at the steps of `made`.
+      log_prob_AS: log pi of phi_k in the situations of `made`.
+      scene: of the observations; needed where the network adapts, too.
       attempts_left: attempts that are to come after those that the result makes.
     """
     net = phi.net
     if config.inner.estimator == "first-order":
-        log_prob_AN, net = fixed(log_prob_AN), {name: fixed(value) for name, value in net.items()}
+        log_prob_AS, net = fixed(log_prob_AS), {name: fixed(value) for name, value in net.items()}
     credit_N = credit(theta, made.known_GN) / made.attempts
-    taken_N = chosen(log_prob_AN, made.move_N)
-    weight_N = WEIGHTS[config.inner.estimator](credit_N, taken_N, made)
-    onehot_AN = like(np.eye(A, dtype=np.float32), log_prob_AN)[:, made.move_N]
-    slope_AN = weight_N * (onehot_AN - exp(log_prob_AN))
+    weight_AS = WEIGHTS[config.inner.estimator](credit_N, log_prob_AS, made)
+    slope_AS = weight_AS - weight_AS.sum(0) * exp(log_prob_AS)
     kept = 1 / (1 + exp(-theta["keep"])) if "keep" in theta else 1.0
-    raised_AC = sum_by(slope_AN, made.at_N, phi.delta_AC.shape[1])
+    raised_AC = sum_by(slope_AS, made.at_S, phi.delta_AC.shape[1])
     delta_AC = kept * phi.delta_AC + alpha(theta, "cells", config) * raised_AC
     adapted = phi.net
-    if config.inner.adapts == "all":
-        slopes = _slopes(net, sum_by(slope_AN, made.row_N, scene.x_UAF.shape[0]), scene)
+    if scene is not None and config.inner.adapts == "all":
+        slopes = _slopes(net, sum_by(slope_AS, made.row_S, scene.x_UAF.shape[0]), scene)
         adapted = {name: value + alpha(theta, name, config) * slopes[name] for name, value in phi.net.items()}
     return Phi(adapted, delta_AC, dreams(theta, attempts_left, config))
 
 
-def chosen(log_prob_AN: Array, move_N: Array) -> Array:
-    """[N] of the move that was made."""
-    if not is_torch(log_prob_AN):
-        return log_prob_AN[move_N, np.arange(len(move_N))]
-    return log_prob_AN.gather(0, move_N[None])[0]
+def chosen(log_prob_AS: Array, made: Made) -> Array:
+    """[N] of the moves that were made."""
+    return take(log_prob_AS.reshape(1, -1), made.pair_N)[0]
+
+
+def gathered(value_N: Array, made: Made) -> Array:
+    """[A, S] the sum of the values of all steps at which the move was made in the situation."""
+    return sum_by(value_N[None], made.pair_N, A * len(made.at_S)).reshape(A, -1)
 
 
 def _slopes(net: policy.Net, slope_AU: Array, scene: Scene) -> policy.Net:
@@ -203,23 +216,25 @@ def _slopes(net: policy.Net, slope_AU: Array, scene: Scene) -> policy.Net:
     }
 
 
-def log_likelihood(credit_N: Array, taken_N: Array, made: Made) -> Array:
+def log_likelihood(credit_N: Array, log_prob_AS: Array, made: Made) -> Array:
     """MAML as implemented: w = credit. Its gradient is right; its Hessian lacks the score terms."""
-    return credit_N
+    return gathered(credit_N, made)
 
 
-def low_variance_curvature(credit_N: Array, taken_N: Array, made: Made) -> Array:
+def low_variance_curvature(credit_N: Array, log_prob_AS: Array, made: Made) -> Array:
     """LVC: w = credit * pi / stop(pi). Its Hessian lacks the terms across different steps of an attempt."""
-    return credit_N * exp(taken_N - fixed(taken_N)) if is_torch(taken_N) else credit_N
+    credit_AS = gathered(credit_N, made)
+    return credit_AS * exp(log_prob_AS - fixed(log_prob_AS)) if is_torch(log_prob_AS) else credit_AS
 
 
-def dice(credit_N: Array, taken_N: Array, made: Made) -> Array:
+def dice(credit_N: Array, log_prob_AS: Array, made: Made) -> Array:
     """Loaded DiCE: w_t = sum_{u >= t} credit_u box(l_<=u) - sum_{u > t} credit_u box(l_<u), box(x) = exp(x - stop(x)).
 
     l_<=u is the attempt's log-likelihood up to step u. Unbiased at every order.
     """
-    if not is_torch(taken_N):
-        return credit_N
+    if not is_torch(log_prob_AS):
+        return gathered(credit_N, made)
+    taken_N = chosen(log_prob_AS, made)
     attempts, horizon = int(made.attempt_N.max()) + 1, int(made.time_N.max()) + 1
 
     def padded(value_N: Array) -> Array:
@@ -230,7 +245,7 @@ def dice(credit_N: Array, taken_N: Array, made: Made) -> Array:
     credit_WT = padded(credit_N)
     with_WT, without_WT = credit_WT * exp(upto_WT - fixed(upto_WT)), credit_WT * exp(before_WT - fixed(before_WT))
     later_WT = (with_WT - without_WT).flip(1).cumsum(1).flip(1) + without_WT
-    return later_WT[made.attempt_N, made.time_N]
+    return gathered(later_WT[made.attempt_N, made.time_N], made)
 
 
 WEIGHTS = {

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocol.config import Config
-from protocol.learning.arrays import Array, exp, fixed, least, like, log_softmax, relu, turned
+from protocol.learning.arrays import Array, exp, fixed, least, like, log_softmax, pick, product, relu, turned
 from protocol.world.maze import MOVES, Floats
 from protocol.world.senses import Bytes, features, open_moves, turns
 from protocol.world.walk import NO_EXIT
@@ -66,17 +66,17 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 def scores(net: Net, scene: Scene) -> Array:
     """[A, U] what the network says of each move in each observation."""
-    out = net["out"] if scene.member_UM is None else _own(net["out"], scene.member_UM)[:, :, None]
-    score_AU = turned((hidden(net, scene) @ out).reshape(-1, A))
+    out = net["out"] if scene.member_UM is None else _own(net["out"], scene.member_UM)
+    score_AU = turned(product(hidden(net, scene), out[..., None]).reshape(-1, A))
     return score_AU * scene.open_AU + (SHUT + fixed(least(score_AU))) * (1 - scene.open_AU)
 
 
 def hidden(net: Net, scene: Scene) -> Array:
     """[U, A, H] the hidden layer."""
     if scene.member_UM is None:
-        seen = scene.x_UAF.reshape(-1, scene.x_UAF.shape[-1]) @ net["in"]
+        seen = product(scene.x_UAF.reshape(-1, scene.x_UAF.shape[-1]), net["in"])
         return relu(seen.reshape(*scene.x_UAF.shape[:2], -1) + net["bias"])
-    return relu(scene.x_UAF @ _own(net["in"], scene.member_UM) + spread(net["bias"], scene))
+    return relu(product(scene.x_UAF, _own(net["in"], scene.member_UM)) + spread(net["bias"], scene))
 
 
 def _own(value_M: Array, member_UM: Array) -> Array:
@@ -108,7 +108,7 @@ def log_prob(score_AN: Array, delta_AN: Array, dream_DG: Array, known_N: Array, 
     logit_AN = score_AN + delta_AN * ~dreams_N
     pi_AN = exp(log_softmax(logit_AN))
     share_A16 = like(SHARE_A16, score_AN)
-    for strength_G, moves_N in ((dream_DG[KNOWN], known_N), (dream_DG[HOPE], hope_N)):
-        strength_N = strength_G[gain_N] * (moves_N > 0)
-        logit_AN = logit_AN + strength_N * (share_A16[:, moves_N] - pi_AN)
+    strength_DN = pick(dream_DG, gain_N)
+    for strength_N, moves_N in ((strength_DN[KNOWN], known_N), (strength_DN[HOPE], hope_N)):
+        logit_AN = logit_AN + strength_N * (moves_N > 0) * (share_A16[:, moves_N] - pi_AN)
     return log_softmax(logit_AN)

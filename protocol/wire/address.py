@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from protocol.config import ClewError
 
 MAX_IPC_PATH = 107 - len(".theta")  # bytes, of a Unix socket's address
+TCP = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[!-~]+?):(\d{1,5}|\*)", re.ASCII)
+NAME = re.compile(r"[^\s:/\[\]%]{1,253}")
+MAX_LABEL = 63  # characters between two dots of a name
 
 
 @dataclass(frozen=True)
@@ -18,19 +21,22 @@ class Address:
     """tcp://HOST:PORT or ipc://PATH."""
 
     scheme: str
-    place: str  # host or path
+    place: str  # host, an IPv6 address in brackets, or path
     port: str  # "*": any free one; "" for ipc
 
     @staticmethod
     def of(text: str) -> Address:
         """The address that `text` says, or ClewError."""
-        tcp = re.fullmatch(r"tcp://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5}|\*)", text)
-        if tcp and (tcp[2] == "*" or int(tcp[2]) <= 65_535):
+        tcp = TCP.fullmatch(text)
+        if tcp and _is_host(tcp[1]) and (tcp[2] == "*" or int(tcp[2]) <= 65_535):
             return Address("tcp", tcp[1], "*" if tcp[2] == "0" else tcp[2])
-        ipc = re.fullmatch(r"ipc://([^\0@][^\0]*)", text)
+        ipc = re.fullmatch(r"ipc://([^\0@\ud800-\udfff][^\0\ud800-\udfff]*)", text)
         if ipc and len(os.fsencode(ipc[1])) <= MAX_IPC_PATH:
             return Address("ipc", ipc[1], "")
-        raise ClewError(f"{text!r} is no address; use tcp://HOST:PORT, or ipc://PATH of {MAX_IPC_PATH} bytes at most")
+        raise ClewError(
+            f"{text!r} is no address; use tcp://HOST:PORT, tcp://[IPV6]:PORT, or ipc://PATH of {MAX_IPC_PATH} bytes "
+            "at most"
+        )
 
     def __str__(self) -> str:
         return f"tcp://{self.place}:{self.port}" if self.scheme == "tcp" else f"ipc://{self.place}"
@@ -42,14 +48,41 @@ class Address:
         return Address("ipc", self.place + ".theta", "")
 
     @property
+    def host(self) -> str:
+        """The host without brackets."""
+        return self.place.strip("[]")
+
+    @property
+    def is_name(self) -> bool:
+        """Whether the host is a name, whose addresses may be IPv4, IPv6, or both."""
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return self.scheme == "tcp"
+        return False
+
+    @property
     def is_local(self) -> bool:
         """Whether nobody on another machine can reach it."""
         if self.scheme == "ipc" or self.place == "localhost":
             return True
+        return not self.is_name and ipaddress.ip_address(self.host).is_loopback
+
+
+def host_port(host: str, port: int | str) -> str:
+    """HOST:PORT, with the brackets that an IPv6 address needs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _is_host(place: str) -> bool:
+    """Whether `place` is an IPv6 address in brackets, or can be a name or an IPv4 address."""
+    if place.startswith("["):
         try:
-            return ipaddress.ip_address(self.place.strip("[]")).is_loopback
+            return ipaddress.ip_address(place[1:-1]).version == 6
         except ValueError:
             return False
+    labels = place.removesuffix(".").split(".")
+    return bool(NAME.fullmatch(place)) and all(0 < len(label) <= MAX_LABEL for label in labels)
 
 
 def metrics_target(told: str, seen: str, is_ipc: bool, allowed: Sequence[str] = ()) -> tuple[str, bool]:
@@ -58,18 +91,9 @@ def metrics_target(told: str, seen: str, is_ipc: bool, allowed: Sequence[str] = 
     The port is what it told; the host is where the learner sees it, unless it told one of `allowed`.
     """
     named, _, port = told.rpartition(":")
-    host = "127.0.0.1" if is_ipc else written(seen)
-    is_foreign = bool(named) and named != host and named not in allowed
-    if named in allowed:
+    named, host = named.strip("[]"), "127.0.0.1" if is_ipc else seen
+    is_allowed = named in [other.strip("[]") for other in allowed]
+    is_foreign = bool(named) and named != host and not is_allowed
+    if is_allowed:
         host = named
-    return (f"{host}:{port}" if host and port and 0 < int(port) <= 65_535 else ""), is_foreign
-
-
-def written(host: str) -> str:
-    """As a part of HOST:PORT: a numeric address as short as it can be, in brackets where it has colons."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    plain = getattr(address, "ipv4_mapped", None) or address
-    return f"[{plain}]" if plain.version == 6 else str(plain)
+    return (host_port(host, port) if host and port and 0 < int(port) <= 65_535 else ""), is_foreign

@@ -23,7 +23,7 @@ def bind(link: zmq.Socket[bytes], address: Address) -> Address:
         if error.errno == zmq.EADDRINUSE:
             raise _occupied(address) from None
         raise ClewError(f"cannot bind {address}: {os.strerror(error.errno or 0)}; choose another address") from None
-    return Address.of(link.getsockopt_string(zmq.LAST_ENDPOINT))
+    return Address.of(link.getsockopt_string(zmq.LAST_ENDPOINT)) if address.scheme == "tcp" else address
 
 
 def bind_beside(link: zmq.Socket[bytes], work: Address) -> Address:

@@ -3,7 +3,8 @@
     DIR/learner/learner.key_secret   the learner's pair        DIR/NAME/learner.key        the learner's public key
     DIR/learner/allowed/NAME.key     who may connect           DIR/NAME/actor.key_secret   that actor's pair
 
-The files are in the format of `zmq.auth`; keys are z85, 40 characters. `deploy.keys` makes them.
+The files are in the format of `zmq.auth`; keys are z85, 40 characters. `deploy.keys` makes them. Whoever can change
+what is in these directories decides who may connect, so they must be this user's own, or root's.
 """
 
 from __future__ import annotations
@@ -48,10 +49,7 @@ class LearnerKeys:
         try:
             _, faults = read_allowed(allowed)
         except OSError as error:
-            raise ClewError(
-                f"cannot read {allowed}, which says who may connect: {error.strerror}; "
-                "copy the whole directory from where `clew keys` made it"
-            ) from None
+            raise ClewError(_unreadable(allowed, error)) from None
         if faults:
             raise ClewError(faults[0])
         return LearnerKeys(public, secret, Allowlist(allowed))
@@ -97,17 +95,19 @@ class Allowlist:
     def refresh(self) -> set[str]:
         """Reads the folder again; the names whose key is gone, or another, since the last time.
 
-        A key that cannot be read is not allowed. Where the folder itself cannot be read, all stays as it was for a few
-        calls; then nobody is allowed, since nobody could be revoked.
+        A key that cannot be read is not allowed. Where the folder itself is gone or not to be trusted, nobody is; where
+        this process lacks files or memory to read it, nobody is after a few calls, since nobody could be revoked.
         """
         try:
             names, faults = read_allowed(self._folder)
             self._failures = 0
+        except ClewError as error:
+            names, faults = {}, [f"nobody may connect now: {error}"]
         except OSError as error:
             self._failures += 1
-            names, faults = {}, [f"cannot read {self._folder}, so nobody may connect: {error.strerror}; mend that"]
             if self._failures < MOST_FAILURES:
                 return set()
+            names, faults = {}, [f"nobody may connect now: {_unreadable(self._folder, error)}"]
         self._warn(set(faults))
         former, self._names = self._names, names
         return {name for key, name in former.items() if names.get(key) != name}
@@ -120,10 +120,18 @@ class Allowlist:
 
 
 def read_allowed(folder: Path) -> tuple[dict[bytes, str], list[str]]:
-    """Who may connect, by public key, and what is wrong with the other files; OSError without the folder."""
+    """Who may connect, by public key, and what is wrong with the other files; ClewError without a folder to trust, and
+    OSError where this process lacks what it takes to read it."""
     names: dict[bytes, str] = {}
     faults = []
-    for name in names_in(folder):
+    try:
+        require_own(folder)
+        found = names_in(folder)
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
+        raise ClewError(_unreadable(folder, error)) from None
+    for name in found:
         path = folder / f"{name}.key"
         try:
             public, _ = _load(path)
@@ -143,6 +151,12 @@ def read_allowed(folder: Path) -> tuple[dict[bytes, str], list[str]]:
     return names, faults
 
 
+def _unreadable(folder: Path, error: OSError) -> str:
+    exhausted = error.errno in EXHAUSTED
+    remedy = "raise `ulimit -n`" if exhausted else "copy the whole directory from where `clew keys` made it"
+    return f"cannot read {folder}, which says who may connect: {error.strerror}; {remedy}"
+
+
 def names_in(folder: Path) -> list[str]:
     """Of the keys in a folder, whatever they are worth; OSError without the folder."""
     with descriptors.spare():
@@ -155,6 +169,8 @@ def key_pair(folder: Path, role: str) -> tuple[bytes, bytes]:
     path = folder / f"{role}.key_secret"
     try:
         mode = path.stat().st_mode & 0o777
+        require_own(folder)
+        require_own(folder.resolve().parent, is_above=True)
         if mode & 0o077:
             raise ClewError(
                 f"{path} can be read by others (mode {mode:04o}); run chmod 600 {path}, "
@@ -177,11 +193,38 @@ def key_pair(folder: Path, role: str) -> tuple[bytes, bytes]:
     return public, secret
 
 
+def require_own(folder: Path, is_above: bool = False) -> None:
+    """ClewError where another user could put keys into `folder`; OSError without it.
+
+    `is_above`: it holds key directories, and no keys; another user must not be able to exchange them.
+    """
+    status = folder.stat()
+    if not is_above and status.st_uid not in (0, os.geteuid()):
+        raise ClewError(
+            f"{folder} belongs to another user (id {status.st_uid}), who could put keys into it; "
+            f"run chown -R {os.geteuid()} {folder}, or give --keys another directory"
+        )
+    if _is_open(folder) and not (is_above and status.st_mode & stat.S_ISVTX):
+        raise ClewError(
+            f"anyone can write to {folder} (mode {status.st_mode & 0o7777:04o}), and so let anyone in; "
+            f"run chmod o-w {folder}, and look at what is in it"
+        )
+
+
+def _is_open(path: Path) -> bool:
+    """Whether every user of this machine can write to it. Kubernetes' volumes look so, and are mounted to be read."""
+    return bool(path.stat().st_mode & stat.S_IWOTH) and not os.statvfs(path).f_flag & os.ST_RDONLY
+
+
 def _load(path: Path) -> tuple[bytes, bytes | None]:
     """The public key in a file and the secret one, where there is one; OSError or ValueError."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:  # a pipe would block for ever
         raise ValueError("it is no key file")
+    if status.st_uid not in (0, os.geteuid()):
+        raise ValueError(f"it belongs to another user (id {status.st_uid})")
+    if _is_open(path):
+        raise ValueError(f"anyone can write to it (mode {status.st_mode & 0o777:04o})")
     try:
         with descriptors.spare():
             public, secret = load_certificate(path)

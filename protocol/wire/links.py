@@ -61,6 +61,7 @@ NO_KEYS = (
 )
 FIRST_PAUSE_S = 0.1  # after a handshake that failed; doubled with each further one
 LONGEST_PAUSE_S = 2.0
+RETRY_PAUSE_S = 1.0  # the longest, between two tries to connect to a name
 REFUSED_PAUSE_S = 30.0
 
 
@@ -243,7 +244,9 @@ class ActorLinks:
         self._keys = keys
         self._context = zmq.Context()
         self._work = new_socket(self._context, zmq.DEALER, self._address, ACTOR_LIMITS.frame_bytes, ACTOR_WORK, keys)
-        self._events = self._work.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | FAILURES | zmq.EVENT_DISCONNECTED)
+        self._events = self._work.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | FAILURES | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
+        )
         self._work.connect(str(self._address))
         self._theta: Socket | None = None
         self._theta_port = -1
@@ -254,6 +257,7 @@ class ActorLinks:
         self.connection = 0  # each has a number of its own; 0 while there is none
         self.trouble = ""  # why there is none, where the last handshake failed
         self._failures, self._again_at = 0, 0.0  # handshakes in a row; when the next one begins
+        self._retries = 0  # connections to a name in a row that were refused, or came to nothing
         self.sent_bytes = self.received_bytes = 0
 
     def follow(self, theta_port: int) -> None:
@@ -265,6 +269,7 @@ class ActorLinks:
         self._theta = new_socket(
             self._context, zmq.SUB, self._address, ACTOR_LIMITS.frame_bytes, ACTOR_THETA, self._keys
         )
+        self._theta.set(zmq.IPV6, self._work.get(zmq.IPV6))
         self._theta.set(zmq.SUBSCRIBE, b"")
         self._theta.connect(str(self._address.theta(theta_port)))
         self._poller.register(self._theta, zmq.POLLIN)
@@ -295,19 +300,31 @@ class ActorLinks:
     def _watch(self) -> None:
         """What became of the connection to the learner. After some failures libzmq would not try again, after others
         ten times a second: so the next try is made here."""
+        retried = False
         while self._events.poll(0):
             event = recv_monitor_message(self._events)["event"]
+            retried = event == zmq.EVENT_CONNECT_RETRIED
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.connections += 1
-                self.connection, self.trouble, self._failures = self.connections, "", 0
+                self.connection, self.trouble, self._failures, self._retries = self.connections, "", 0, 0
                 self._unfollow()  # until the Welcome that comes over it
             elif event & FAILURES:
                 self._fail(event)
-            else:
+            elif event == zmq.EVENT_DISCONNECTED:
                 self.connection = 0
+        if retried and self._address.is_name:
+            self._try_the_other_family()
         if self._again_at and time.monotonic() >= self._again_at:
             self._again_at = 0.0
             self._work.connect(str(self._address))
+
+    def _try_the_other_family(self) -> None:
+        """A name may have IPv4 addresses, IPv6 addresses or both, and libzmq tries one kind alone."""
+        with suppress(zmq.ZMQError):  # it has been disconnected already
+            self._work.disconnect(str(self._address))
+        self._work.set(zmq.IPV6, int(not self._work.get(zmq.IPV6)))
+        self._again_at = time.monotonic() + min(FIRST_PAUSE_S * 2.0 ** min(self._retries, 10), RETRY_PAUSE_S)
+        self._retries += 1
 
     def _fail(self, event: int) -> None:
         self.connection, self._failures = 0, self._failures + 1
@@ -367,7 +384,7 @@ def new_socket(
 def _property(frame: zmq.Frame, name: str) -> str:
     """What libzmq knows of who sent it; that is nothing of a peer that speaks an old ZMTP, or hung up at once."""
     try:
-        return str(frame.get(name))
+        return str(frame.get(name)).removeprefix("::ffff:")  # an IPv4 address, on a socket for both kinds
     except zmq.ZMQError:
         return ""
 

@@ -143,48 +143,62 @@ class Observations:
 
     def __init__(self, sight: Sight, by_maze: bool = False) -> None:
         """`by_maze`: whether what is alike in two mazes gets two numbers, since each maze has a network of its own."""
-        self._sight, self._by_maze = sight, by_maze
+        self.sight, self._by_maze = sight, by_maze
         looks = len(sight.looks_LB)
         # The key of an observation: its look, its last move and its marks, one after another.
-        self._look_C = (sight.look_C + looks * sight.mazes.maze_C * by_maze) * (NO_MOVE + 1) << MARK_BITS * A
+        self.look_C: Keys = (sight.look_C + looks * sight.mazes.maze_C * by_maze) * (NO_MOVE + 1) << MARK_BITS * A
         size = looks * (len(sight.mazes) if by_maze else 1) * (NO_MOVE + 1) << MARK_BITS * A
-        self._row = np.zeros(size, np.int32)  # 0: not met so far
-        self._key = np.zeros(FIRST_ROOM, np.int64)  # of each that was met, and room for more
+        self.row_of = np.zeros(size, np.int32)  # by key, the number + 1; 0: not met so far
+        self.key_R = np.zeros(FIRST_ROOM, np.int64)  # of each that was met, and room for more
         self.count = 0  # U
 
     def rows(self, at_W: Indices, last_W: npt.NDArray[Any], marks_W: Ints) -> Ints:
         """[W] the number of each observation: in a cell, with a last move (NO_MOVE: none) and the marks of memory."""
-        key_W = self._look_C.take(at_W) + LAST.take(last_W) + marks_W
-        row_W = self._row.take(key_W)
+        key_W = self.look_C.take(at_W) + LAST.take(last_W) + marks_W
+        row_W = self.row_of.take(key_W)
         if not row_W.all():
             fresh = np.unique(key_W[row_W == 0])
             begin, self.count = self.count, self.count + len(fresh)
-            if self.count > len(self._key):
-                self._key = np.concatenate((self._key, np.zeros(self.count, np.int64)))
-            self._key[begin : self.count] = fresh
-            self._row[fresh] = np.arange(begin + 1, self.count + 1)
-            row_W = self._row.take(key_W)
+            while self.count > len(self.key_R):
+                self.make_room()
+            self.key_R[begin : self.count] = fresh
+            self.row_of[fresh] = np.arange(begin + 1, self.count + 1)
+            row_W = self.row_of.take(key_W)
         return row_W - 1
 
-    def features(self, begin: int = 0) -> Bytes:
-        """[U, F] of 0 and 1: the features of the observations from number `begin` on."""
-        key_U = self._key[begin : self.count]
+    def make_room(self) -> None:
+        """For as many observations again."""
+        self.key_R = np.concatenate((self.key_R, np.zeros_like(self.key_R)))
+
+    def order(self) -> tuple[Indices, Ints]:
+        """[U] the numbers in an order that does not depend on when they were met, and [U] the place of each in it."""
+        order_U = np.argsort(self.key_R[: self.count])
+        rank_U = np.empty(self.count, np.int32)
+        rank_U[order_U] = np.arange(self.count)
+        return order_U, rank_U
+
+    def features(self, row_U: Indices | None = None) -> Bytes:
+        """[U, F] of 0 and 1: the features of the observations with these numbers, or of all."""
+        key_U = self._keys(row_U)
         look_U, last_U = np.divmod(key_U >> MARK_BITS * A, NO_MOVE + 1)
         blocks = [
-            self._sight.looks_LB.take(look_U % len(self._sight.looks_LB), axis=0),
+            self.sight.looks_LB.take(look_U % len(self.sight.looks_LB), axis=0),
             ONE_HOT.take(last_U, axis=0),
             MARKED.take(key_U & ALL_MARKS, axis=0),
         ]
-        if self._sight.policy.compass:
-            blocks.append(self._sight.compass_LA.take(look_U % len(self._sight.looks_LB), axis=0))
+        if self.sight.policy.compass:
+            blocks.append(self.sight.compass_LA.take(look_U % len(self.sight.looks_LB), axis=0))
         return np.concatenate(blocks, axis=1)
 
-    def mazes(self, begin: int = 0) -> Indices | None:
-        """[U] the maze of each observation from number `begin` on; None where mazes share them."""
+    def mazes(self, row_U: Indices | None = None) -> Indices | None:
+        """[U] the maze of each observation with these numbers, or of all; None where mazes share them."""
         if not self._by_maze:
             return None
-        key_U = self._key[begin : self.count]
-        return (key_U >> MARK_BITS * A) // ((NO_MOVE + 1) * len(self._sight.looks_LB))
+        return (self._keys(row_U) >> MARK_BITS * A) // ((NO_MOVE + 1) * len(self.sight.looks_LB))
+
+    def _keys(self, row_U: Indices | None) -> Keys:
+        """[U]"""
+        return self.key_R[: self.count] if row_U is None else self.key_R[row_U]
 
 
 def open_moves(feature_UF: Bytes, policy: PolicyConfig) -> Bools:

@@ -202,7 +202,7 @@ class _Memory:
             return
         self._ahead_AC = np.ascontiguousarray(mazes.ahead_CA.T)
         self._cell_K: Indices = np.arange(mazes.cells)[mazes.cells_of(maze_W)]  # row of each among the C
-        self._state_K = _marked(sight, self._ahead_AC, known.visited_C)[self._cell_K]
+        self._state_K = marked(sight, known.visited_C)[self._cell_K]
         if self._dreams:
             self._shape_W2 = mazes.shape_M2[maze_W]
             self._visited_K, self._way_K = known.visited_C[self._cell_K], known.way_C[self._cell_K]
@@ -320,12 +320,12 @@ class _Memory:
         self._stale_W[walkers] = False
 
 
-def _marked(sight: Sight, ahead_AC: Indices, visited_C: Kinds) -> Ints:
+def marked(sight: Sight, visited_C: Kinds) -> Ints:
     """[C] what a walker remembers of each cell as its attempt begins."""
     been_C = (visited_C & ways.VISITED) != 0
     state_C: Ints = been_C * np.int32(BEFORE)
     here_C = np.arange(len(visited_C))
-    for move, there_C in enumerate(ahead_AC):
+    for move, there_C in enumerate(sight.mazes.ahead_CA.T):
         shut_C = there_C == here_C if sight.policy.radius else visited_C >> move & 1 > 0
         mark_C = np.where(shut_C, BUMPED, np.where(there_C != here_C, been_C[there_C] * EARLIER, NEVER))
         state_C |= mark_C.astype(np.int32) << MARK_BITS * move

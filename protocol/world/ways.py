@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from protocol.compiled import compiled
 from protocol.world.maze import EXIT, MOVES, TRAP, UNREACHABLE, WALL, Bools, Indices, Ints, Kinds
 
 VISITED = 1 << len(MOVES)  # of what is known of a cell: the robot has stood here; the bits below: bumps, by move
@@ -25,6 +26,8 @@ def flood(free: Bools, source: Bools) -> Ints:
     Breadth-first in all mazes at once. The cells are the bits of one large number, so that a shift moves the whole
     frontier; the distances are numbers too, one for each binary digit.
     """
+    if machine := compiled("ways"):
+        return machine.flood(free, source)  # type: ignore[no-any-return]
     count, rows, columns = free.shape
     width = columns + 1  # a wall to the right of each row and below the last keeps every move inside its maze
     framed = np.zeros((2, count, rows + 1, width), np.bool_)

@@ -1,0 +1,42 @@
+"""Which code is installed here, on what kind of machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from importlib.util import find_spec
+
+from protocol.config import ClewError
+from protocol.wire.messages import CONTRACT
+
+
+def version_of(package: str) -> str:
+    """The version of an installed package. An image holds clew's sources alone: there the contract names them."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def context() -> dict[str, str | int]:
+    """What figures depend on beside the settings."""
+    return {
+        "clew": version_of("clew"),
+        "contract": CONTRACT,
+        "python": platform.python_version(),
+        "numpy": version_of("numpy"),
+        "torch": version_of("torch"),
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+    }
+
+
+def require(*packages: str) -> None:
+    """A refusal in one line where a package is missing that actors do without."""
+    missing = [name for name in packages if not find_spec(name)]
+    if missing:
+        raise ClewError(
+            f"{' and '.join(missing)} not found: this machine has what an actor needs, and no more; "
+            "run pip install 'clew[learner]'"
+        )

@@ -1,0 +1,41 @@
+"""Some functions of `world` and `learning` once more, as machine code that numba makes: one element after another.
+
+Every result has the same bits as that of the function of the same name there, which says what is computed and why, and
+tests compare the two. Without numba everything runs as well, several times slower.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[Any]
+
+
+@lru_cache
+def compiled(module: str) -> Any:
+    """A module of this package; None where numba is not installed, or told by its NUMBA_DISABLE_JIT to do nothing."""
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        return None
+    try:
+        import numba  # noqa: F401  # it may be missing, or refuse the numpy that is installed
+    except ImportError:
+        return None
+    return import_module(f"{__name__}.{module}")
+
+
+def plain(array: Numbers) -> Numbers:
+    """The same numbers in an array that may be written, row after row: numba compiles anew for every other kind."""
+    return array if array.flags.carray else np.array(array, order="C")
+
+
+def machine_code(function: Any) -> Any:
+    """Decorates what numba shall compile: when it is first called, and kept on disk from then on."""
+    from numba import njit
+
+    return njit(cache=True, nogil=True, error_model="numpy")(function)

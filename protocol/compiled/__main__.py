@@ -1,0 +1,28 @@
+"""`python -m protocol.compiled` compiles everything beforehand, so that no process has to when it starts."""
+
+from __future__ import annotations
+
+from protocol.compiled import compiled
+from protocol.config import Config
+from protocol.learning.credit import horizons
+from protocol.learning.inner import initial_theta
+from protocol.learning.play import replay
+from protocol.learning.trial import lease_trial
+from protocol.world.senses import Observations, Sight
+from protocol.world.walk import Known
+
+
+def main() -> None:
+    """Walks through a few mazes with every part of the machine code, and through them again as the learner does."""
+    config = Config()
+    mazes, trial = lease_trial(initial_theta(config), (0,), config)
+    first, known = trial.walks[0], Known.nothing(mazes.cells)
+    met = Observations(Sight.of(mazes, config.policy))
+    replay(met, known, horizons(mazes, config), first.length_W, first.move_N)
+    if machine := compiled("credit"):
+        machine.numbered(first.at_N)
+    print(f"numba {'has compiled the walk' if machine else 'is not there; all runs without it, several times slower'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The loop-erased paths of `learning/credit.py`, and the numbering of situations."""
+
+# W attempts, N steps of all attempts, C cells of all mazes
+
+from __future__ import annotations
+
+import numpy as np
+
+from protocol.compiled import Numbers, machine_code
+
+
+@machine_code
+def fill_leaving(length_W: Numbers, at_N: Numbers, cells: int, leaving_N: Numbers) -> None:
+    """Fills `leaving_N` [N] as `credit.leaving_row` does. `cells`: C."""
+    last_C = np.zeros(cells, np.intp)
+    first = 0
+    for length in length_W:
+        for row in range(first, first + length):
+            last_C[at_N[row]] = row
+        for row in range(first, first + length):
+            leaving_N[row] = last_C[at_N[row]]
+        first += length
+
+
+@machine_code
+def fill_path(length_W: Numbers, leaving_N: Numbers, path_N: Numbers) -> None:
+    """Fills `path_N` [N], which is False everywhere, as `credit.on_path` does."""
+    first = 0
+    for length in length_W:
+        row, first = first, first + length
+        while row < first:
+            row = leaving_N[row]
+            path_N[row] = True
+            row += 1
+
+
+def numbered(code_N: Numbers) -> tuple[Numbers, Numbers]:
+    """[N] the number of each code, in the order in which they come, and [S] where each comes first."""
+    number_N, first_N = np.empty((2, len(code_N)), np.intp)
+    return number_N, first_N[: fill_numbers(code_N, number_N, first_N)].copy()
+
+
+@machine_code
+def fill_numbers(code_N: Numbers, number_N: Numbers, first_N: Numbers) -> int:
+    """Fills in what `numbered` says; S."""
+    room = 16
+    while room < 2 * len(code_N):
+        room *= 2
+    slot_of = np.full(room, -1, np.intp)  # a hash table of numbers, with open addressing
+    count = 0
+    for row in range(len(code_N)):
+        mixed = np.uint64(code_N[row]) * np.uint64(0x9E3779B97F4A7C15)
+        slot = np.intp((mixed >> np.uint64(32)) & np.uint64(room - 1))
+        while slot_of[slot] >= 0 and code_N[first_N[slot_of[slot]]] != code_N[row]:
+            slot = (slot + 1) & (room - 1)
+        if slot_of[slot] < 0:
+            slot_of[slot], first_N[count] = count, row
+            count += 1
+        number_N[row] = slot_of[slot]
+    return count

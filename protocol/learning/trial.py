@@ -1,0 +1,98 @@
+"""What a lease asks for: attempts in mazes that its seed stands for, and the adaptation between them.
+
+It is a pure function of theta, seed and config. Actors compute it; so does whoever checks what they say.
+"""
+
+# M mazes, E attempts, W walkers, N steps of all attempts, U distinct observations, C cells of all mazes, A moves
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from protocol.config import Config
+from protocol.learning.arrays import take
+from protocol.learning.credit import Steps, hindsight, horizons
+from protocol.learning.inner import Made, adapt, initial_phi, unflatten
+from protocol.learning.play import Scores, keys, play, scene_of
+from protocol.learning.policy import Phi, Scene, log_prob
+from protocol.world import families
+from protocol.world.maze import Floats, Ints, Mazes
+from protocol.world.senses import Observations, Sight
+from protocol.world.walk import Known, Walk, learned
+
+Finished = Callable[[str], None]  # is told the name of every piece of work when it is done
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What happened at some mazes, one inner step after another."""
+
+    walks: tuple[Walk, ...]  # K + 1: before each inner step, and after the last
+    log_probs: tuple[Floats, ...]  # K + 1: [N] the log-probability that each move was drawn with
+    phis: tuple[Phi, ...]  # K + 1: the policies that drew them
+    knowns: tuple[Known, ...]  # K + 1: what the robots knew before each
+
+
+def lease_trial(
+    theta_P: Floats, seed: Sequence[int], config: Config, finished: Finished = lambda work: None
+) -> tuple[Mazes, Trial]:
+    """The mazes that `seed` stands for and the attempts at them."""
+    rng = np.random.default_rng(seed)
+    mazes = families.sample(config.maze, config.run.mazes_per_lease, rng, held_out=False)
+    finished("sampling")
+    return mazes, attempt_and_adapt(theta_P, mazes, rng, config, finished=finished)
+
+
+def attempt_and_adapt(
+    theta_P: Floats,
+    mazes: Mazes,
+    rng: np.random.Generator,
+    config: Config,
+    horizon_M: Ints | None = None,
+    finished: Finished = lambda work: None,
+) -> Trial:
+    """K+1 stages of attempts at `mazes`, one inner step after each but the last.
+
+    Args:
+      horizon_M: [M] steps after which an attempt at each maze has failed; without, as the config says.
+    """
+    theta, inner = unflatten(theta_P, config), config.inner
+    horizon_M = horizons(mazes, config) if horizon_M is None else horizon_M
+    met = Observations(Sight.of(mazes, config.policy), by_maze=inner.adapts == "all")
+    phis = [initial_phi(theta, mazes.cells, len(mazes), inner.steps, config)]
+    knowns = [Known.nothing(mazes.cells)]
+    scores = Scores(phis[0].net, met, config)
+    walks, log_probs = [], []
+    for left in reversed(range(inner.steps + 1)):
+        each, phi = inner.attempts if left else config.outer.attempts, phis[-1]
+        if phi.net is not scores.net:
+            scores = Scores(phi.net, met, config)
+        done = play(phi, scores, met, knowns[-1], horizon_M, keys(len(mazes) * each, rng))
+        finished("rollouts")
+        score_AN, delta_AN = scores.of(done.row_N), take(phi.delta_AC, done.at_N)
+        log_prob_AN = log_prob(score_AN, delta_AN, phi.dream_DG, done.known_N, done.hope_N, done.gain_N)
+        walks.append(done)
+        log_probs.append(log_prob_AN[done.move_N, np.arange(len(done.move_N))])
+        if left:
+            knowns.append(learned(met.sight, knowns[-1], done))
+            steps = Steps.of(done, mazes, horizon_M)
+            known_GN = hindsight(steps, knowns[-1].way_C, left - 1, config)
+            row_N, scene = _scene(met, done, config)
+            pair_N = done.move_N * np.intp(len(row_N)) + np.arange(len(row_N))  # every step is a situation of its own
+            made = Made(each, done.at_N, row_N, pair_N, steps.attempt_N, steps.time_N, known_GN)
+            phis.append(adapt(phi, theta, log_prob_AN, made, scene, left - 1, config))
+        finished("adaptation")
+    _, rank_U = met.order()
+    walks = [replace(done, row_N=rank_U[done.row_N]) for done in walks]
+    return Trial(tuple(walks), tuple(log_probs), tuple(phis), tuple(knowns))
+
+
+def _scene(met: Observations, done: Walk, config: Config) -> tuple[Ints, Scene | None]:
+    """The number of the observation at each step, and the observations; none where the network does not adapt."""
+    if config.inner.adapts == "cells":
+        return done.row_N, None
+    order_U, rank_U = met.order()
+    return rank_U[done.row_N], scene_of(met, order_U, config)
