@@ -138,7 +138,7 @@ def learner(what: str, actors: int, keys: str | None) -> Figures:
         """Instead of a learner: every batch is an update at once."""
         while crowd.poll() is None:
             if clerk.next_batch(0.1):
-                version = clerk.schedule.version + 1
+                version = len(published) + 1
                 published.append(time.monotonic())
                 clerk.publish({version - 1: theta, version: theta})
 
@@ -154,7 +154,7 @@ def learner(what: str, actors: int, keys: str | None) -> Figures:
             threading.Thread(target=learn).start()
             arrived = {int(version): when for version, when in json.loads(crowd.stdout.readline()).items()}
             waits = sorted(when - published[version - 1] for version, when in arrived.items())
-            assert len(clerk.schedule.workers) == actors
+            assert clerk.standing.actors == actors
             return {
                 "idle_actor_bytes": idle,
                 "theta_p50_s": statistics.median(waits),
@@ -172,15 +172,15 @@ def working(clerk: Clerk) -> Figures:
     """What answered leases cost, in windows of time."""
     lease_bytes = sum(map(len, encode(recorded())))
     deadline = time.monotonic() + PATIENCE_S
-    while clerk.bytes["received"] < WARM_UP * lease_bytes:
+    while clerk.standing.bytes["received"] < WARM_UP * lease_bytes:
         if not clerk.is_alive or time.monotonic() > deadline:
             raise ClewError("the simulated actors did not get to work in time; try fewer with --actors")
         time.sleep(0.1)
     leases_per_s, cpu_s = [], []
     for _ in range(WINDOWS):
-        began, used_s, received = time.monotonic(), time.process_time(), clerk.bytes["received"]
+        began, used_s, received = time.monotonic(), time.process_time(), clerk.standing.bytes["received"]
         time.sleep(WINDOW_S)
-        leases = (clerk.bytes["received"] - received) / lease_bytes
+        leases = (clerk.standing.bytes["received"] - received) / lease_bytes
         leases_per_s.append(leases / (time.monotonic() - began))
         cpu_s.append((time.process_time() - used_s) / leases)
     return {

@@ -183,6 +183,10 @@ def learner(
     keys: Keys = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = status.LOOPBACK,
+    actor_metrics_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A host that actors may name for their own metrics (--metrics-address); repeatable."),
+    ] = None,
     log_format: LogFormat = "text",
 ) -> None:
     """A learner alone; start actors by hand. Under torchrun, one of several processes."""
@@ -208,7 +212,8 @@ def learner(
         mine = LearnerKeys.of(keys) if keys else None
         print(f"run {logs.printable(str(folder))}", flush=True)
         with Team(seat, settings, where) if seat else nullcontext() as team:
-            one = Learner(settings, folder, bind, where, resume, mine, team=team)
+            named = actor_metrics_host or ()
+            one = Learner(settings, folder, bind, where, resume, mine, team=team, metrics_hosts=named)
             logs.bind(run=one.run_id)
             readiness, targets = (lambda: one.is_ready), (lambda: one.targets)
             with status.serve(metrics_port, one.metrics.registry, readiness, targets, metrics_host):
@@ -226,7 +231,9 @@ def actor(
     metrics_host: MetricsHost = status.LOOPBACK,
     metrics_address: Annotated[
         str,
-        typer.Option(help="HOST:PORT where Prometheus finds them, if not on the host that the learner sees."),
+        typer.Option(
+            help="HOST:PORT where Prometheus finds them, if not on the host that the learner sees; it must allow that."
+        ),
     ] = "",
     log_format: LogFormat = "text",
 ) -> None:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from protocol.config import ClewError
+from protocol.wire import descriptors
 from protocol.wire.address import Address
 from protocol.wire.frames import ACTOR_LIMITS, WireError, decode, encode
 from protocol.wire.keys import ActorKeys
@@ -76,7 +77,8 @@ def torch_device() -> Finding:
 
 def open_files() -> Finding:
     """A learner needs a few for each actor."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # to which a learner raises what it may open
+    limit = descriptors.MOST if limit == resource.RLIM_INFINITY else min(limit, descriptors.MOST)
     served = (limit - 50) // FILES_PER_ACTOR
     found = f"{limit} may be open: enough for a learner of {served} actors"
     return Finding("files", limit >= FILES, found, f"run `ulimit -n {FILES}` or more before starting clew")

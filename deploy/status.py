@@ -21,11 +21,12 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
 from protocol.config import ClewError
+from protocol.wire import descriptors
 from protocol.wire.address import host_port
 
 LOOPBACK = "127.0.0.1"
 CLIENT_S = 10.0  # that a client may take, from its first byte to the last that it gets
-CLIENTS = 256  # at once; more are hung up on
+CLIENTS = 64  # at once; for one more, the oldest of those who have not asked yet is hung up on
 POLL_S = 0.1  # the longest wait for a client, before it is seen who takes too long
 
 log = logging.getLogger("clew")
@@ -100,12 +101,14 @@ def _text(status: int, line: str) -> Answer:
     return Answer(status, "text/plain; charset=utf-8", f"{line}\n".encode())
 
 
-class Client(NamedTuple):
+class Client:
     """A connection, and the thread that answers it."""
 
-    connection: socket.socket
-    thread: Thread
-    deadline: float  # monotonic time, seconds
+    def __init__(self, connection: socket.socket, answer: Callable[[Client], None]) -> None:
+        self.connection = connection
+        self.deadline = time.monotonic() + CLIENT_S
+        self.has_asked = False  # set by its thread once its request is there
+        self.thread = Thread(target=answer, args=(self,), name="status", daemon=True)
 
     def hang_up(self) -> None:
         """Ends whatever the thread waits for."""
@@ -124,21 +127,33 @@ class Server(TCPServer):
         self.address_family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         self.pages = pages
         self._clients: list[Client] = []  # touched by the thread that accepts them alone
-        super().__init__(address, Handler)
+        super().__init__(address, BaseHTTPRequestHandler)  # `_answer` makes the handlers
 
     @property
     def port(self) -> int:
         """The one that it listens on."""
         return int(self.server_address[1])
 
+    def get_request(self) -> tuple[Any, Any]:
+        """Strangers on the links may take all their descriptors, and this one is still there."""
+        with descriptors.spare():
+            return super().get_request()
+
     def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Makes room for the new client: those who say nothing must not keep out those who ask."""
         self._clients = [client for client in self._clients if client.thread.is_alive()]
-        return len(self._clients) < CLIENTS
+        if len(self._clients) >= CLIENTS:
+            oldest = next((client for client in self._clients if not client.has_asked), None)
+            if not oldest:
+                return False
+            oldest.hang_up()
+            self._clients.remove(oldest)
+        return True
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        thread = Thread(target=self._answer, args=(request, client_address), name="status", daemon=True)
-        thread.start()
-        self._clients.append(Client(request, thread, time.monotonic() + CLIENT_S))
+        client = Client(request, self._answer)
+        client.thread.start()
+        self._clients.append(client)
 
     def service_actions(self) -> None:
         """Called after every client, and every POLL_S."""
@@ -154,21 +169,26 @@ class Server(TCPServer):
             client.hang_up()
             client.thread.join(CLIENT_S)
 
-    def _answer(self, request: Any, client_address: Any) -> None:
+    def _answer(self, client: Client) -> None:
         try:
-            self.finish_request(request, client_address)
+            Handler(client, self)
         except OSError:
             pass  # the client went away in the middle, or was hung up on
         finally:
-            self.shutdown_request(request)
+            self.shutdown_request(client.connection)
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request."""
+    """Answers one HTTP request."""
 
     server: Server
 
+    def __init__(self, client: Client, server: Server) -> None:
+        self._client = client
+        super().__init__(client.connection, "", server)
+
     def do_GET(self) -> None:
+        self._client.has_asked = True
         answer = self._page()
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)

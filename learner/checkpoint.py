@@ -28,6 +28,7 @@ from safetensors.numpy import save as save_arrays
 
 from protocol.config import ClewError, Config, is_of_first_design
 from protocol.learning.inner import shapes
+from protocol.wire import descriptors
 
 Floats = npt.NDArray[np.float32]
 
@@ -229,7 +230,8 @@ def _newest_first(run_dir: Path) -> list[Path]:
 def _ours(folder: Path, suffix: str) -> list[Path]:
     """The files in `folder` that bear the name of a checkpoint's file and end in `suffix`: none of anybody else's."""
     try:
-        names = os.listdir(folder)
+        with descriptors.spare():
+            names = os.listdir(folder)
     except FileNotFoundError:
         return []
     return [folder / name for name in names if OURS.fullmatch(name) and name.endswith(suffix)]
@@ -243,7 +245,9 @@ def _update_of(path: Path) -> int:
 def _put(folder: Path, files: dict[str, bytes]) -> None:
     """Writes all of them before any gets its name; then each, in order, gets it and is on the disk."""
     for name, content in files.items():
-        with (folder / (name + ".tmp")).open("wb") as file:
+        with descriptors.spare():
+            file = (folder / (name + ".tmp")).open("wb")
+        with file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -254,7 +258,8 @@ def _put(folder: Path, files: dict[str, bytes]) -> None:
 
 def _sync(folder: Path) -> None:
     """The names in a folder are on the disk when it returns."""
-    opened = os.open(folder, os.O_RDONLY)
+    with descriptors.spare():
+        opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)
     finally:

@@ -5,29 +5,28 @@ links and the schedule, so that neither a long gradient nor a flood of messages 
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from learner.admission import Replay, admit_all
+from learner.admission import Replay
 from learner.ascent import Floats
+from learner.reception import Damper, Reception
 from learner.schedule import Actor, Schedule
-from protocol.config import ClewError, Config
-from protocol.wire.address import host_port
-from protocol.wire.frames import Limits, WireError, decode, encode
+from protocol.config import Config
+from protocol.wire.address import metrics_target
+from protocol.wire.frames import WireError, encode
 from protocol.wire.links import LearnerLinks, Received
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Ping, Rollouts, Theta, Welcome
 
 POLL_S = 0.1  # the longest wait for a message
-MESSAGES_PER_STEP = 1_000  # heard before deadlines are looked at again
-# Answers are walked again together up to so many mazes, since more gain nothing, measured; and up to so many cells,
-# since every attempt needs a copy of those of its maze.
-MAZES_AT_ONCE, CELLS_AT_ONCE = 160, 1 << 21
+HEARING_S = 0.1  # that messages are heard, before deadlines are looked at again
 PING_S = 0.2  # between two pings to those whom the next update waits for, while the wait is short
 LONGEST_PING_S = 5.0  # the same, while it is long: whoever works for minutes must not be buried in pings
 IDLE_PING_S = 1.0  # between two pings to those who hold nothing
@@ -36,8 +35,11 @@ SENT_AWAY = 1_000  # so many are remembered
 KEYS_S = 1.0  # between two looks at who may connect
 PING = encode(Ping())
 ANOTHER_VERSION = encode(Bye("refused", "the learner runs another version of clew; install the same one on both sides"))
-DIVERGED_AFTER = 20  # answers in a row, and a lease's time, without one that is finite
-ROUTINE = ("late", "duplicate", "version", "stranger")  # refusals of who was slow, or had just gone
+NOT_ITS_HOST = (
+    "an actor names another host than its own for its metrics, which is not believed; "
+    "where that is right, start the learner with --actor-metrics-host"
+)
+TARGETS = 1_000  # that Prometheus is sent to at most, as its own target_limit
 
 log = logging.getLogger("clew")
 
@@ -50,11 +52,19 @@ class MetaBatch:
     replays: Sequence[Replay]  # of each part, walked again
 
 
-def answers_at_once(config: Config) -> int:
-    """Answers that are walked again together."""
-    walkers = max(config.inner.attempts, config.outer.attempts)
-    mazes = min(MAZES_AT_ONCE, CELLS_AT_ONCE // (walkers * config.maze.most_cells))
-    return max(1, mazes // config.run.mazes_per_lease)
+@dataclass(frozen=True)
+class Standing:
+    """Where the clerk stands; counts are since its start. Made by the clerk's thread, for all others to read."""
+
+    actors: int
+    leases_out: int  # their deadlines to come
+    leases_missing: int  # answers that the next update still waits for
+    batches_waiting: int  # open batches whose answers are not complete
+    leases: Mapping[str, int]  # issued, reissued, doubled, expired
+    refusals: Mapping[str, int]  # by reason
+    decoding_s: float  # spent on messages, checking included
+    bytes: Mapping[str, int]  # sent, received
+    targets: Sequence[str]  # HOST:PORT of the metrics of every actor that serves them
 
 
 class Clerk:
@@ -68,26 +78,29 @@ class Clerk:
         version: int,
         thetas: Mapping[int, Floats],
         observe: Callable[[str, float], None] = lambda phase, seconds: None,
+        metrics_hosts: Sequence[str] = (),
     ) -> None:
-        """Leases begin at `version` updates done. `observe` is told how many seconds each phase of the work took."""
-        self.refusals: Counter[str] = Counter()  # by reason, since the start
-        self.decoding_s = 0.0  # spent on messages, checking included, since the start
-        self.schedule = Schedule(config, version, first_issue=secrets.randbits(48))
-        self._config, self._links, self._thetas, self._observe = config, links, thetas, observe
-        self._limits = Limits.of(config)
+        """Leases begin at `version` updates done. `observe` is told how many seconds each phase of the work took.
+
+        `metrics_hosts`: those that an actor may name for its metrics, beside the one that it is seen at.
+        """
+        self._schedule = Schedule(config, version, first_issue=secrets.randbits(48))
+        self._reception = Reception(config, observe)
+        self._config, self._links, self._thetas = config, links, thetas
+        self._metrics_hosts = metrics_hosts
         self._run = run
         self._session = secrets.token_hex(8)
-        self._unchecked: list[tuple[Actor, Rollouts]] = []  # answers that may count, in order
-        self._at_once = answers_at_once(config)  # answers that are checked together
         self._replays: dict[int, Replay] = {}  # of the rollouts that count, by issue
         self._sent_away: deque[Actor] = deque(maxlen=SENT_AWAY)  # asked to start over, and perhaps not back yet
         self._metrics_of: dict[Actor, str] = {}  # where each actor's metrics are, if it serves any
-        self._not_finite, self._finite_until = 0, 0.0  # answers in a row; when that began
+        self._targets: Sequence[str] = ()  # all of them, in order
+        self._arrivals, self._expiries, self._foreign_hosts = Damper(), Damper(), Damper()
         self._computing = False  # whether the learner has a batch, and theta is to come
         self._updated_at = self._ping_due = self._idle_ping_due = self._keys_due = time.monotonic()
         self._batches: SimpleQueue[MetaBatch | BaseException] = SimpleQueue()
         self._published: SimpleQueue[Mapping[int, Floats]] = SimpleQueue()
         self._bye: Bye | None = None
+        self.standing = self._stand()
         self._thread = threading.Thread(target=self._live, name="clerk", daemon=True)
 
     # What the learner asks of it, from another thread
@@ -98,16 +111,6 @@ class Clerk:
     @property
     def is_alive(self) -> bool:
         return self._thread.is_alive()
-
-    @property
-    def bytes(self) -> dict[str, int]:
-        """On the wire so far."""
-        return {"sent": self._links.sent_bytes, "received": self._links.received_bytes}
-
-    @property
-    def targets(self) -> list[str]:
-        """HOST:PORT of the metrics of every actor that serves them."""
-        return sorted(set(self._metrics_of.copy().values()))
 
     def next_batch(self, timeout_s: float) -> MetaBatch | None:
         """What the next update is made of, if it is complete in time; raises what ended the clerk."""
@@ -146,26 +149,27 @@ class Clerk:
         """What came is heard before any deadline is judged."""
         self._hear_all()
         now = time.monotonic()
-        if expired := self.schedule.expire(now):
-            log.warning("%d leases not answered in time go to others", expired)
+        if expired := self._schedule.expire(now):
+            self._expiries.log(logging.WARNING, "leases not answered in time go to others", leases=expired)
         self._watch_the_door(now)
         self._ping(now)
         self._advance()
         self._hand_out()
+        self.standing = self._stand()
 
     def _part(self, bye: Bye) -> None:
         """Tells every actor; where the run is over, hears them out, and tells whoever else speaks. A connection that is
         closed on what nobody has read is reset, which can take the last word away: an actor that misses it would wait
         for a learner for ever.
         """
-        told = {*self.schedule.workers, *self._sent_away}
+        told = {*self._schedule.workers, *self._sent_away}
         staying = {actor for actor in told if self._links.send(actor, encode(bye))}
         deadline = time.monotonic() + PARTING_S
         while bye.verdict == "over" and (left_s := deadline - time.monotonic()) > 0:
             if received := self._links.receive(left_s if staying else 0.0):
                 actor = received.actor
                 with suppress(WireError):
-                    if isinstance(decode(received.frames, self._limits), Bye):
+                    if isinstance(self._reception.decode(received), Bye):
                         staying.discard(actor)
                     elif actor not in told and self._links.send(actor, encode(bye)):
                         staying.add(actor)
@@ -177,187 +181,186 @@ class Clerk:
         """Publishes theta when it is there; gives the learner the next batch when that is complete."""
         if self._computing and self._has_news:
             self._thetas = self._published.get()
-            self._links.publish(encode(Theta(self.schedule.version + 1, self._thetas[self.schedule.version + 1])))
-            self.schedule.take()
+            self._links.publish(encode(Theta(self._schedule.version + 1, self._thetas[self._schedule.version + 1])))
+            self._schedule.take()
             self._computing, self._updated_at = False, time.monotonic()
         if not self._computing and self._has_news:
-            parts = self.schedule.answers
+            parts = self._schedule.answers
+            self.standing = self._stand()  # as the learner finds it when it has the batch
             self._batches.put(MetaBatch(parts, [self._replays.pop(part.issue) for part in parts]))
             self._computing = True
 
     @property
     def _has_news(self) -> bool:
         """Whether somebody waits for `_advance`: the actors for theta, or the learner for a batch."""
-        return not self._published.empty() if self._computing else self.schedule.is_ready
+        return not self._published.empty() if self._computing else self._schedule.is_ready
+
+    def _stand(self) -> Standing:
+        schedule, reception, links = self._schedule, self._reception, self._links
+        return Standing(
+            actors=schedule.actors,
+            leases_out=schedule.out,
+            leases_missing=schedule.missing,
+            batches_waiting=schedule.batches_waiting,
+            leases={name: getattr(schedule, name) for name in ("issued", "reissued", "doubled", "expired")},
+            refusals=dict(reception.refusals),
+            decoding_s=reception.seconds,
+            bytes={"sent": links.sent_bytes, "received": links.received_bytes},
+            targets=self._targets,
+        )
 
     # Messages
 
     def _hear_all(self) -> None:
-        """Waits for a message or for theta, and hears all that are there."""
-        timeout_s = POLL_S
-        for _ in range(MESSAGES_PER_STEP):
+        """Waits for a message or for theta, and hears those that are there, for a while."""
+        timeout_s, deadline = POLL_S, math.inf
+        while time.monotonic() < deadline:
             received = self._links.receive(timeout_s)
             if received is None:
                 break
-            with self._decoding():
+            with self._reception.working():
                 self._hear(received)
             if self._has_news:
                 break
-            timeout_s = 0.0
-        if self._unchecked:
-            with self._decoding():
-                self._check()
-
-    @contextmanager
-    def _decoding(self) -> Iterator[None]:
-        began = time.monotonic()
-        yield
-        seconds = time.monotonic() - began
-        self.decoding_s += seconds
-        self._observe("decoding", seconds)
+            if timeout_s:
+                timeout_s, deadline = 0.0, time.monotonic() + HEARING_S
+        with self._reception.working():
+            self._check()
 
     def _hear(self, received: Received) -> None:
-        actor = received.actor
         try:
-            message = decode(received.frames, self._limits)
+            message = self._reception.decode(received)
         except WireError as error:
-            self._refuse(error.reason)
+            self._refuse(error.reason, received)
             if error.reason == "contract":
-                self._links.send(actor, ANOTHER_VERSION)
+                self._links.send(received.actor, ANOTHER_VERSION)
             return
         if isinstance(message, Rollouts):
-            self._take(actor, message)
+            self._take(received, message)
             return
         self._check()  # what came first counts first
         match message:
             case Hello():
-                self._meet(actor, message, received.host)
+                self._meet(received, message)
             case Fetch():
-                self._serve(actor, message.version)
+                self._serve(received, message.version)
             case Bye():
-                self._leave(actor)
+                self._leave(received.actor)
             case _:
-                self._refuse("kind")
+                self._refuse("kind", received)
 
-    def _meet(self, actor: Actor, hello: Hello, host: str) -> None:
+    def _meet(self, received: Received, hello: Hello) -> None:
+        actor, about = received.actor, {"actor": hello.actor, "key": received.key, "host": received.host}
         if hello.contract != CONTRACT:
-            self._refuse("contract")
+            self._reception.refuse("contract", **about)
             self._links.send(actor, ANOTHER_VERSION)
         elif self._links.send(actor, encode(self._welcome())):
-            if actor not in self.schedule.workers:
+            if actor not in self._schedule.workers:
                 event = "actor joins" if hello.capacity else "somebody looks in"  # `clew doctor` takes no lease
-                log.info(event, extra={"actor": hello.actor, "host": host})
-            self.schedule.join(actor, hello.actor, hello.capacity)
-            if hello.metrics:
-                self._metrics_of[actor] = (
-                    hello.metrics if hello.metrics[0] != ":" else host_port(host or "127.0.0.1", hello.metrics[1:])
-                )
+                self._arrivals.log(logging.INFO, event, **about)
+            self._schedule.join(actor, hello.actor, hello.capacity)
+            self._note_metrics(received, hello)
+
+    def _note_metrics(self, received: Received, hello: Hello) -> None:
+        """Prometheus is sent to nobody but who asks for it: to the host that the actor is seen at, unless the operator
+        allows the one that it names."""
+        target, foreign = metrics_target(hello.metrics, received.host, self._links.is_ipc, self._metrics_hosts)
+        if foreign:
+            about = {"actor": hello.actor, "key": received.key, "host": received.host, "named": hello.metrics}
+            self._foreign_hosts.log(logging.WARNING, NOT_ITS_HOST, **about)
+        self._metrics_of.pop(received.actor, None)
+        if target:
+            self._metrics_of[received.actor] = target
+        self._list_targets()
+
+    def _list_targets(self) -> None:
+        self._targets = tuple(sorted(set(self._metrics_of.values()))[:TARGETS])
 
     def _welcome(self) -> Welcome:
         config, port = self._config.model_dump_json(), self._links.theta_port
-        return Welcome(self._run, self._session, config, port, self.schedule.version, time.time())
+        return Welcome(self._run, self._session, config, port, self._schedule.version, time.time())
 
-    def _take(self, actor: Actor, rollouts: Rollouts) -> None:
+    def _take(self, received: Received, rollouts: Rollouts) -> None:
         """Only what a lease asked for is worth a closer look, and that together with all others that wait for one."""
-        if self.schedule.refusal(actor, rollouts):
-            self._file(actor, rollouts)
+        if self._schedule.refusal(received.actor, rollouts):
+            self._file(received, rollouts)
             return
-        self._unchecked.append((actor, rollouts))
-        if len(self._unchecked) >= min(self._at_once, self.schedule.missing or self._at_once):
+        self._reception.keep(received, rollouts)
+        if self._reception.is_full(self._schedule.missing):
             self._check()
 
     def _check(self) -> None:
         """Takes a closer look at what came."""
-        unchecked, self._unchecked = self._unchecked, []
-        verdicts = admit_all([rollouts for _, rollouts in unchecked], self._config)
-        for (actor, rollouts), verdict in zip(unchecked, verdicts, strict=True):
+        for received, rollouts, verdict in self._reception.looked_at():
             if isinstance(verdict, Replay):
-                self._file(actor, rollouts, verdict)
+                self._file(received, rollouts, verdict)
             else:
-                self._dismiss(actor, str(verdict))
-                self._watch_for_divergence(str(verdict))
+                self._dismiss(received, verdict)
+                self._reception.watch_for_divergence(verdict, self._schedule.version)
 
-    def _file(self, actor: Actor, rollouts: Rollouts, replay: Replay | None = None) -> None:
+    def _file(self, received: Received, rollouts: Rollouts, replay: Replay | None = None) -> None:
         """With the schedule. `replay`: of its attempts, where they can count and are the first to their lease."""
-        reason = self.schedule.answer(actor, rollouts, time.monotonic())
+        reason = self._schedule.answer(received.actor, rollouts, time.monotonic())
         if reason == "stranger":
-            self._dismiss(actor, reason)
+            self._dismiss(received, reason)
         elif reason:
-            self._refuse(reason)
+            self._refuse(reason, received)
         elif replay:
             self._replays[rollouts.issue] = replay
-        self._watch_for_divergence(reason)
+        self._reception.watch_for_divergence(reason, self._schedule.version)
 
-    def _serve(self, actor: Actor, version: int) -> None:
-        if actor not in self.schedule.workers:
-            self._dismiss(actor, "stranger")
+    def _serve(self, received: Received, version: int) -> None:
+        if received.actor not in self._schedule.workers:
+            self._dismiss(received, "stranger")
         elif version not in self._thetas:
-            self._dismiss(actor, "version")
+            self._dismiss(received, "version")
         else:
-            self._links.send(actor, encode(Theta(version, self._thetas[version])))
+            self._links.send(received.actor, encode(Theta(version, self._thetas[version])))
 
-    def _dismiss(self, actor: Actor, reason: str) -> None:
+    def _dismiss(self, received: Received, reason: str) -> None:
         """Counts a refusal; the actor is asked to start over, and what it held goes to others."""
-        self._refuse(reason)
-        self._leave(actor)
-        self._links.send(actor, encode(Bye("retry", reason)))
-        self._sent_away.append(actor)
+        self._refuse(reason, received)
+        self._leave(received.actor)
+        self._links.send(received.actor, encode(Bye("retry", reason)))
+        self._sent_away.append(received.actor)
 
-    def _refuse(self, reason: str) -> None:
-        """Counts a refusal, and says so at the 1st, 2nd, 4th, 8th … of its kind."""
-        self.refusals[reason] += 1
-        count = self.refusals[reason]
-        if count & (count - 1) == 0:
-            level = logging.DEBUG if reason in ROUTINE else logging.WARNING
-            log.log(level, "message refused", extra={"reason": reason, "count": count})
-
-    def _watch_for_divergence(self, reason: str | None) -> None:
-        """Ends a run in which no actor can produce anything finite any more; a few that lie cannot end it."""
-        if reason is None:
-            self._not_finite = 0
-        elif reason == "not_finite":
-            self._not_finite += 1
-            if self._not_finite == 1:
-                self._finite_until = time.monotonic()
-            lasting = time.monotonic() - self._finite_until >= self._config.run.lease_timeout_s
-            if self._not_finite >= DIVERGED_AFTER and lasting:
-                raise ClewError(
-                    f"training has diverged: policies are not finite at update {self.schedule.version}; "
-                    "lower outer.learning_rate or inner.cell_step_size and start anew"
-                )
+    def _refuse(self, reason: str, received: Received) -> None:
+        worker = self._schedule.workers.get(received.actor)
+        self._reception.refuse(reason, worker.name if worker else "", received.key, received.host)
 
     # Actors
 
     def _hand_out(self) -> None:
-        for actor, lease in self.schedule.hand_out(time.monotonic()):
+        for actor, lease in self._schedule.hand_out(time.monotonic()):
             if not self._links.send(actor, encode(lease)):
                 self._leave(actor)
 
     def _leave(self, actor: Actor) -> None:
-        self.schedule.leave(actor)
-        self._metrics_of.pop(actor, None)
+        self._schedule.leave(actor)
+        if self._metrics_of.pop(actor, None):
+            self._list_targets()
 
     def _watch_the_door(self, now: float) -> None:
         """Whoever's key has been revoked is out, and with it, for a moment, everybody else."""
+        for host in self._links.turned_away():
+            self._reception.refuse("key", host=host)
         if now < self._keys_due:
             return
         self._keys_due = now + KEYS_S
         if revoked := self._links.lock_out():
             log.warning("keys revoked: %s; all actors connect anew", ", ".join(sorted(revoked)))
-            for actor in list(self.schedule.workers):
+            for actor in list(self._schedule.workers):
                 self._leave(actor)
-        for _ in range(self._links.turned_away - self.refusals["key"]):
-            self._refuse("key")
 
     def _ping(self, now: float) -> None:
         """Finds out who is gone, long before a deadline tells."""
         if now >= self._ping_due:
             waited_s = now - self._updated_at
             self._ping_due = now + min(max(PING_S, waited_s / 10), LONGEST_PING_S)
-            self._drop_the_gone(self.schedule.holders)
+            self._drop_the_gone(self._schedule.holders)
         if now >= self._idle_ping_due:
             self._idle_ping_due = now + IDLE_PING_S
-            self._drop_the_gone(self.schedule.idle)
+            self._drop_the_gone(self._schedule.idle)
 
     def _drop_the_gone(self, actors: Sequence[Actor]) -> None:
         for actor in actors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import math
@@ -9,8 +10,8 @@ import os
 import secrets
 import signal
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import torch
 
 from learner.ascent import Ascent, Floats
 from learner.checkpoint import Checkpoint, beginning, save
-from learner.clerk import Clerk, MetaBatch
+from learner.clerk import Clerk, MetaBatch, Standing
 from learner.journal import Journal, Record, finite
 from learner.lock import Lock
 from learner.metrics import LearnerMetrics, Live
@@ -27,12 +28,20 @@ from learner.outer import Batch, Gradient, meta_gradient
 from learner.parallel import Team
 from protocol.config import ClewError, Config
 from protocol.learning.inner import initial_theta, unflatten
+from protocol.wire import descriptors
 from protocol.wire.frames import Limits
 from protocol.wire.keys import LearnerKeys
 from protocol.wire.links import LearnerLinks
 from protocol.wire.messages import Bye
 
 POLL_S = 0.1  # between two looks at `should_exit`
+REMEDIES = {  # by why something cannot be written
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room there"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "let this user write there"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the number of open files, `ulimit -n`"),
+    errno.ENOENT: "make that directory again",
+    errno.EIO: "look to the disk",
+}
 
 log = logging.getLogger("clew")
 
@@ -50,6 +59,7 @@ class Learner:
         keys: LearnerKeys | None = None,
         on_update: Callable[[Record], None] | None = None,
         team: Team | None = None,
+        metrics_hosts: Sequence[str] = (),
     ) -> None:
         """Takes the address and the run directory; begins afresh, or where the checkpoint says."""
         self.should_exit = False
@@ -58,7 +68,7 @@ class Learner:
         self._team = team
         self.metrics = LearnerMetrics(self._now)
 
-        with ExitStack() as undo:
+        with ExitStack() as undo, descriptors.spare():
             links = LearnerLinks(bind, Limits.of(config), keys)
             undo.callback(links.close)
             self._lock = Lock(run_dir)
@@ -70,12 +80,13 @@ class Learner:
         self.run_id, self._version, self._thetas = checkpoint.run, checkpoint.update, checkpoint.thetas
         moments = checkpoint.mean, checkpoint.square, checkpoint.steps
         self._ascent = Ascent(checkpoint.theta, *moments, config, device)
-        self._clerk = Clerk(config, links, self.run_id, self._version, self._thetas, self.metrics.observe)
+        observe = self.metrics.observe
+        self._clerk = Clerk(config, links, self.run_id, self._version, self._thetas, observe, metrics_hosts)
         self._saved = checkpoint.update if resume else -1
         self._saved_at = math.nan  # a monotonic time
 
         # Since the start, if nothing else is said.
-        self._refusals: Counter[str] = Counter()  # by reason: what the clerk knows nothing of
+        self._refusals = {"gradient": 0, "checkpoint": 0}  # what the clerk knows nothing of; never another key
         self._totals = dict.fromkeys(("updates", "attempts", "steps"), 0)
         self._record: Record | None = None  # of the last update
         self._phase_s: defaultdict[str, float] = defaultdict(float)  # time by phase since the last update
@@ -164,9 +175,9 @@ class Learner:
         parts, now = batch.parts, time.monotonic()
         seconds, self._updated_at = now - self._updated_at, now
         phase_s, self._phase_s = self._phase_s, defaultdict(float)
-        decoding_s, self._decoding_s = self._clerk.decoding_s - self._decoding_s, self._clerk.decoding_s
+        clerk = self._clerk.standing
+        decoding_s, self._decoding_s = clerk.decoding_s - self._decoding_s, clerk.decoding_s
         names = parts[0].seconds.keys()
-        schedule = self._clerk.schedule
         return {
             "update": self._version,
             "theta_sha256": hashlib.sha256(theta.tobytes()).hexdigest(),
@@ -175,15 +186,15 @@ class Learner:
             "attempts": sum(stage.length.size for part in parts for stage in part.stages),
             "seconds": seconds,  # since the update before
             "lag": self._version - 1 - parts[0].version,
-            "actors": schedule.actors,
+            "actors": clerk.actors,
             "phase_s": phase_s,  # what the learner did since the update before
             "decoding_s": decoding_s,  # what its clerk spent on messages meanwhile
             "actor_s": {
                 name: sum(part.seconds.get(name, 0.0) for part in parts) for name in names
             },  # what this batch cost the actors, all together
-            "leases": schedule.issued,  # this and what follows: since the learner's start
-            "expired": schedule.expired,
-            "refusals": dict(self._clerk.refusals + self._refusals),
+            "leases": clerk.leases["issued"],  # this and what follows: since the learner's start
+            "expired": clerk.leases["expired"],
+            "refusals": self._all_refusals(clerk),
         }
 
     def _save(self) -> OSError | None:
@@ -201,12 +212,17 @@ class Learner:
             return error
         return None
 
+    def _all_refusals(self, clerk: Standing) -> dict[str, int]:
+        """By reason, those that there were."""
+        return {reason: count for reason, count in {**clerk.refusals, **self._refusals}.items() if count}
+
     def _cannot_write(self, error: OSError) -> None:
         """Counts it, and says so at the 1st, 2nd, 4th, 8th … time. It stops no training."""
         self._refusals["checkpoint"] += 1
         count = self._refusals["checkpoint"]
         if count & (count - 1) == 0:
-            log.error("cannot write to %s: %s; make room there, training goes on", self._run_dir, error.strerror)
+            remedy = REMEDIES.get(error.errno or 0, "see to it")
+            log.error("cannot write to %s: %s; %s, training goes on", self._run_dir, error.strerror, remedy)
 
     def _fresh(self) -> Checkpoint:
         """Where a new run begins."""
@@ -232,28 +248,28 @@ class Learner:
     @property
     def targets(self) -> list[str]:
         """HOST:PORT of the metrics of every actor that serves them."""
-        return self._clerk.targets
+        return list(self._clerk.standing.targets)
 
     def _now(self) -> Live:
-        clerk, thetas = self._clerk, self._thetas
+        clerk, thetas = self._clerk.standing, self._thetas
         version = max(thetas)
-        schedule, named = clerk.schedule, unflatten(thetas[version], self._config)
+        named = unflatten(thetas[version], self._config)
         sizes = {name: value for name, value in named.items() if name.startswith("step_size.")}
         return Live(
             version=version,
             planned=self._config.run.updates,
-            actors=schedule.actors,
-            leases_out=schedule.out,
-            leases_missing=schedule.missing,
-            batches_waiting=schedule.batches_waiting,
-            leases={name: getattr(schedule, name) for name in ("issued", "reissued", "doubled", "expired")},
-            refusals=clerk.refusals + self._refusals,
+            actors=clerk.actors,
+            leases_out=clerk.leases_out,
+            leases_missing=clerk.leases_missing,
+            batches_waiting=clerk.batches_waiting,
+            leases=clerk.leases,
+            refusals=self._all_refusals(clerk),
             bytes=clerk.bytes,
             checkpoint_age_s=time.monotonic() - self._saved_at,
             theta_norm=float(np.linalg.norm(thetas[version])),
             step_sizes={name.partition(".")[2]: float(value.mean()) for name, value in sizes.items()},
             record=self._record,
-            totals=self._totals,
+            totals=dict(self._totals),
         )
 
 

@@ -3,12 +3,17 @@
 At version v (v updates done) the batches v ... v + lag are open. Batch b runs under theta of version
 max(0, b - lag) and is update b + 1, once each of its chunks has come back. A lease costs the same whatever
 the number of actors and of leases.
+
+Who answers comes first. An actor is trusted with its word once an answer of it has counted, until it lets a deadline
+pass or says Hello again. Who is not trusted gets what no trusted actor is free for, and a trusted actor that is free
+works on the same at once; so does whoever has nothing else to do, as long as nobody trusted does. So those who take
+leases and never answer hold up nobody.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -19,6 +24,7 @@ Actor = bytes  # as the work link names it
 Place = tuple[int, int]  # batch, chunk
 
 PATIENCE = 2.0  # times as long as usual, after which a lease is a straggler and idle actors may overtake it
+DOUBTED = 4  # copies of a lease that are out with actors that are not trusted; older ones count as lost
 MEMORY = 0.05  # weight of a new answer in what is usual
 
 
@@ -31,6 +37,7 @@ class Worker:
     held: dict[int, Place] = field(default_factory=dict)  # by issue
     took_s: float = 0.0  # from handing out to its last answer
     overdue: bool = False  # let a deadline pass: gets nothing more until it answers or says Hello
+    is_trusted: bool = False  # has answered since its Hello, and let no deadline pass since
 
 
 @dataclass(frozen=True)
@@ -58,10 +65,12 @@ class Schedule:
         self._returned: list[Place] = []  # a heap of what goes out again, before that
         self._answers: dict[int, dict[int, Rollouts]] = {}  # of the open batches, by chunk
         self._out: OrderedDict[int, Issue] = OrderedDict()  # all wait equally long: the next deadline first
-        self._alone: OrderedDict[int, Place] = OrderedDict()  # issues whose chunk went out once, the oldest first
-        self._copies: Counter[Place] = Counter()  # of each chunk that are out
-        # By leases held, in order; a plain dict would step over all that have left it to find its first.
-        self._free: list[OrderedDict[Actor, None]] = [OrderedDict() for _ in range(MAX_CAPACITY)]
+        self._copies: dict[Place, list[int]] = {}  # of each chunk: the issues that are out, and not lost
+        self._doubtful: OrderedDict[Place, None] = OrderedDict()  # with nobody trusted, the oldest first
+        self._alone: OrderedDict[Place, None] = OrderedDict()  # with one trusted actor, the oldest first
+        # Of the trusted, then of the others: by leases held, in order; a plain dict would step over all that have left
+        # it to find its first.
+        self._free: list[OrderedDict[Actor, None]] = [OrderedDict() for _ in range(2 * MAX_CAPACITY)]
         self._usual_s: float | None = None  # from handing out to answer, a moving mean
         for batch in range(version, version + self._run.lag + 1):
             self._open(batch)
@@ -105,7 +114,7 @@ class Schedule:
     @property
     def actors(self) -> int:
         """Those that take leases: the doctor only looks in."""
-        return sum(worker.capacity > 0 for worker in list(self.workers.values()))
+        return sum(worker.capacity > 0 for worker in self.workers.values())
 
     @property
     def idle(self) -> list[Actor]:
@@ -127,13 +136,19 @@ class Schedule:
             self._recall(number)
 
     def hand_out(self, now: float) -> Iterator[tuple[Actor, Lease]]:
-        """Leases for whoever is free, the least busy first. `now` is a monotonic time, seconds."""
+        """Leases for whoever is free, the trusted first, the least busy first. `now` is a monotonic time, seconds."""
         while (free := next(filter(None, self._free), None)) and (place := self._next()):
             actor = next(iter(free))
             yield actor, self._issue(actor, place, now)
-        while (number := self._straggler(now)) is not None and (other := self._least_busy_but(number)):
+        trusted, idle = self._free[:MAX_CAPACITY], self._free[MAX_CAPACITY:][:1]
+        while (free := next(filter(None, trusted + idle), None)) and (place := self._oldest(self._doubtful)):
             self.doubled += 1
-            yield other, self._issue(other, self._alone.pop(number), now)
+            self._doubtful.move_to_end(place)  # everybody gets another
+            actor = next(iter(free))
+            yield actor, self._issue(actor, place, now)
+        while (place := self._straggler(now)) and (other := self._least_busy_but(place)):
+            self.doubled += 1
+            yield other, self._issue(other, place, now)
 
     def refusal(self, actor: Actor, rollouts: Rollouts) -> str | None:
         """Why this answer would not count, in a word; changes nothing, and looks at no content."""
@@ -155,6 +170,7 @@ class Schedule:
             self._release(actor, rollouts.issue, now)
         if reason is None:
             self._answers[rollouts.batch][rollouts.chunk] = rollouts
+            self._trust(actor, True)
             took_s = self.workers[actor].took_s
             former_s = took_s if self._usual_s is None else self._usual_s
             self._usual_s = former_s + MEMORY * (took_s - former_s)
@@ -168,6 +184,7 @@ class Schedule:
             self._unseat(issue.actor)
             self.workers[issue.actor].overdue = True
             self._recall(number)
+            self._trust(issue.actor, False)
             passed += 1
         self.expired += passed
         return passed
@@ -204,21 +221,31 @@ class Schedule:
         batch, chunk = place
         return batch in self._answers and chunk not in self._answers[batch]
 
-    def _straggler(self, now: float) -> int | None:
-        """The oldest lease of those whose chunk nobody else has, if it takes long, or its actor usually does."""
-        while self._alone:
-            number, place = next(iter(self._alone.items()))
+    def _oldest(self, places: OrderedDict[Place, None]) -> Place | None:
+        """The first of these that is not answered yet."""
+        while places:
+            place = next(iter(places))
             if self._is_missing(place):
-                issue = self._out[number]
-                is_late = self._is_slow(max(now - issue.since, self.workers[issue.actor].took_s))
-                return number if is_late else None
-            del self._alone[number]  # answered after an earlier deadline
+                return place
+            del places[place]  # answered after an earlier deadline, or by another
         return None
 
-    def _least_busy_but(self, number: int) -> Actor | None:
-        """Who could overtake the holder of this lease."""
-        holder = self._out[number].actor
-        return next((actor for free in self._free for actor in free if actor != holder), None)
+    def _straggler(self, now: float) -> Place | None:
+        """The oldest chunk of those that one trusted actor has, if it takes long, or that actor usually does."""
+        if place := self._oldest(self._alone):
+            [issue] = [issue for issue in self._issues(place) if self._is_trusted(issue.actor)]
+            return place if self._is_slow(max(now - issue.since, self.workers[issue.actor].took_s)) else None
+        return None
+
+    def _issues(self, place: Place) -> list[Issue]:
+        """Of this chunk, those that are out."""
+        return [self._out[number] for number in self._copies.get(place, ())]
+
+    def _least_busy_but(self, place: Place) -> Actor | None:
+        """Who could overtake the holders of this chunk; one who is not trusted, only where that is a second copy."""
+        holders = {issue.actor for issue in self._issues(place)}
+        free = self._free if len(holders) == 1 else self._free[:MAX_CAPACITY]
+        return next((actor for actors in free for actor in actors if actor not in holders), None)
 
     def _is_slow(self, seconds: float) -> bool:
         return self._usual_s is not None and seconds > PATIENCE * self._usual_s
@@ -230,11 +257,14 @@ class Schedule:
         self.workers[actor].held[number] = place
         self._seat(actor)
         self._out[number] = Issue(place, actor, now)
-        self._copies[place] += 1
-        if self._copies[place] == 1:
-            self._alone[number] = place
-            if self._is_slow(self.workers[actor].took_s):
-                self._alone.move_to_end(number, last=False)
+        copies = self._copies.setdefault(place, [])
+        copies.append(number)
+        doubted = [number for number in copies if not self._is_trusted(self._out[number].actor)]
+        for lost in doubted[:-DOUBTED]:
+            copies.remove(lost)
+        self._sort(place)
+        if place in self._alone and self._is_slow(self.workers[actor].took_s):
+            self._alone.move_to_end(place, last=False)
         batch, chunk = place
         seed = (self._run.seed, batch, chunk)
         return Lease(batch, chunk, number, self._version_of(batch), seed, self._run.lease_timeout_s)
@@ -254,24 +284,55 @@ class Schedule:
     def _recall(self, number: int, answered: bool = False) -> Issue | None:
         """This lease is out no more. Its chunk is to be handed out again, unless another copy is still out."""
         issue = self._out.pop(number, None)
-        self._alone.pop(number, None)
         if issue is None:
             return None
-        self._copies[issue.place] -= 1
-        if not self._copies[issue.place]:
-            del self._copies[issue.place]
-            if not answered and self._is_missing(issue.place):
-                self.reissued += 1
-                heapq.heappush(self._returned, issue.place)
+        if number in self._copies.get(issue.place, ()):
+            self._copies[issue.place].remove(number)
+            self._sort(issue.place)
+        if issue.place not in self._copies and not answered and self._is_missing(issue.place):
+            self.reissued += 1
+            heapq.heappush(self._returned, issue.place)
         return issue
 
+    def _sort(self, place: Place) -> None:
+        """Notes anew who may overtake those that have this chunk."""
+        copies = self._copies.get(place, [])
+        trusted = sum(self._is_trusted(issue.actor) for issue in self._issues(place))
+        for places, wanted in ((self._doubtful, 0), (self._alone, 1)):
+            if trusted != wanted or not copies:
+                places.pop(place, None)
+            elif place not in places:
+                places[place] = None
+        if not copies:
+            self._copies.pop(place, None)
+
+    def _is_trusted(self, actor: Actor) -> bool:
+        return actor in self.workers and self.workers[actor].is_trusted
+
+    def _trust(self, actor: Actor, is_trusted: bool) -> None:
+        """From now on, for what it holds, too."""
+        worker = self.workers[actor]
+        if worker.is_trusted == is_trusted:
+            return
+        self._unseat(actor)
+        worker.is_trusted = is_trusted
+        self._seat(actor)
+        for number, place in worker.held.items():
+            if number in self._out:
+                self._sort(place)
+
     def _seat(self, actor: Actor) -> None:
-        """Among the free, if it is: behind those who hold as many leases as it does."""
+        """Among the free, if it is: behind those who are as trusted and hold as many leases."""
         worker = self.workers[actor]
         if not worker.overdue and len(worker.held) < worker.capacity:
-            self._free[len(worker.held)][actor] = None
+            self._free[rank(worker)][actor] = None
 
     def _unseat(self, actor: Actor) -> None:
-        held = len(self.workers[actor].held)
-        if held < MAX_CAPACITY:
-            self._free[held].pop(actor, None)
+        worker = self.workers[actor]
+        if len(worker.held) < MAX_CAPACITY:
+            self._free[rank(worker)].pop(actor, None)
+
+
+def rank(worker: Worker) -> int:
+    """Where among the free an actor is: the lowest rank comes first."""
+    return len(worker.held) + (0 if worker.is_trusted else MAX_CAPACITY)

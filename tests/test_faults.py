@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from learner.clerk import DIVERGED_AFTER
+from learner.reception import DIVERGED_AFTER
 from protocol.learning.inner import initial_theta
 from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
 from protocol.wire.links import LearnerLinks

@@ -74,7 +74,7 @@ def test_an_actor_is_ready_while_there_is_a_learner_and_all_that_is_said_is_json
 
 
 def test_actors_are_found_through_the_learner_as_long_as_they_live(place: Place) -> None:
-    learner = place.learner(*ENDLESS)
+    learner = place.learner(*ENDLESS, "--actor-metrics-host", "bob.example")
     ann = place.actor("--name", "ann")
     bob = place.actor("--name", "bob", "--metrics-address", "bob.example:9100")
     here = f"{HERE}:{learner.port}"
@@ -89,6 +89,13 @@ def test_actors_are_found_through_the_learner_as_long_as_they_live(place: Place)
     assert targets(here) == [f"{HERE}:{ann.port}"]
     before = learner.metric("clew_learner_updates_total")
     wait_until(lambda: learner.metric("clew_learner_updates_total") > before + 2)
+
+
+def test_prometheus_is_sent_to_no_host_but_where_an_actor_is_seen(place: Place) -> None:
+    learner = place.learner(*ENDLESS)
+    place.actor("--name", "liar", "--metrics-address", "169.254.169.254:80")
+    wait_until(lambda: targets(f"{HERE}:{learner.port}") == [f"{HERE}:80"])
+    learner.says(r"names another host .* --actor-metrics-host .*actor=liar host=127.0.0.1 named=169.254.169.254:80")
 
 
 def test_a_whole_fleet_is_found_at_one_port(place: Place) -> None:

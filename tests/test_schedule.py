@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from learner.schedule import PATIENCE, Schedule
+from learner.schedule import DOUBTED, PATIENCE, Schedule
 from protocol.config import Config
 from protocol.wire.messages import Lease, Rollouts
 from protocol.world.maze import Mazes
@@ -181,15 +181,23 @@ def test_the_next_update_waits_for_those_who_hold_its_leases() -> None:
     work = schedule(chunks=1)
     work.join(b"a", "a", 1)
     work.join(b"b", "b", 1)
-    work.join(b"idle", "idle", 1)
     assert [lease.batch for _, lease in leases(work)] == [0, 1]
+    work.join(b"idle", "idle", 1)
     assert work.holders == [b"a"]
+
+
+def trusted(work: Schedule, *actors: bytes) -> None:
+    """Actors that have answered a lease each, and with that the next update."""
+    for actor in actors:
+        work.join(actor, "trusted", 1)
+    for actor, lease in leases(work):
+        work.answer(actor, answer(lease), now=1.0)
+    work.take()
 
 
 def test_a_straggler_is_overtaken_by_an_idle_actor_and_the_first_answer_counts() -> None:
     work = schedule(chunks=2, lag=0)
-    work.join(b"slow", "slow", 1)
-    work.join(b"quick", "quick", 1)
+    trusted(work, b"slow", b"quick")
     [(_, slow), (_, quick)] = leases(work, now=0.0)
     work.answer(b"quick", answer(quick), now=1.0)  # so that one second is usual
     assert not leases(work, now=1.0 + PATIENCE * 0.5)
@@ -200,6 +208,50 @@ def test_a_straggler_is_overtaken_by_an_idle_actor_and_the_first_answer_counts()
     assert work.answer(b"quick", answer(copy), now=3.0) is None
     assert work.answer(b"slow", answer(slow), now=9.0) == "duplicate"
     assert (work.doubled, work.reissued, work.out) == (1, 0, 0)
+
+
+def test_who_has_never_answered_is_overtaken_at_once_and_only_by_who_has() -> None:
+    work = schedule(chunks=2, lag=0)
+    work.join(b"never", "never", 1)
+    work.join(b"honest", "honest", 1)
+    [(_, kept), (_, lease)] = leases(work)
+    assert work.answer(b"honest", answer(lease), now=1.0) is None
+    [(actor, copy)] = leases(work, now=1.0)
+    assert (actor, copy.chunk) == (b"honest", kept.chunk)
+    work.join(b"new", "new", 1)
+    assert not leases(work, now=1.0)
+    work.leave(b"honest")  # now there is nobody trusted, and whoever has nothing to do may try
+    [(actor, again)] = leases(work, now=1.0)
+    assert (actor, again.chunk) == (b"new", kept.chunk)
+
+
+def test_where_nobody_has_answered_yet_everybody_may_work_on_what_others_hold() -> None:
+    work = schedule(chunks=1, lag=0)
+    for number in range(20):
+        work.join(b"liar %d" % number, "liar", 2)
+    assert len(leases(work)) == 20
+    work.join(b"honest", "honest", 1)
+    [(_, lease)] = leases(work)
+    assert work.answer(b"honest", answer(lease), now=1.0) is None
+
+
+def test_whoever_lets_a_deadline_pass_or_says_hello_again_comes_last() -> None:
+    work = schedule(chunks=2, lag=0)
+    trusted(work, b"a", b"b")
+    work.join(b"a", "a", 1)
+    [(first, _), (second, _)] = leases(work)
+    assert (first, second) == (b"b", b"a")
+    work.expire(TIMEOUT_S)
+    work.join(b"new", "new", 1)
+    work.join(b"b", "b", 1)
+    assert [actor for actor, _ in leases(work, now=TIMEOUT_S)] == [b"new", b"b"]  # all alike: in order
+
+
+def test_a_crowd_that_takes_leases_and_never_answers_holds_up_nobody() -> None:
+    alone, _ = updates_per_s([1.0] * 2, chunks=6, updates=100)
+    crowded, _ = updates_per_s([1.0] * 2 + [np.inf] * 24, chunks=6, updates=100, hello_s=5.0)
+    print(f"{crowded / alone:.2f} of the updates without them")
+    assert crowded >= 0.9 * alone
 
 
 def test_a_chunk_whose_second_copy_is_out_goes_to_nobody_else() -> None:
@@ -238,15 +290,22 @@ def test_what_a_slow_actor_holds_is_overtaken_at_once_and_before_older_leases() 
 TICK_S = 0.1  # how often the clerk looks where nothing comes
 
 
-def updates_per_s(times_s: list[float], chunks: int, updates: int = 400) -> tuple[float, float]:
+def updates_per_s(
+    times_s: list[float], chunks: int, updates: int = 400, hello_s: float = np.inf
+) -> tuple[float, float]:
     """What actors that take so long for a lease, give or take a fifth, bring about, by a simulated clock; and the
-    share of leases that went out twice."""
+    share of leases that went out twice. Those that take for ever say Hello again after `hello_s`."""
+    due = hello_s
     work, now, rng = schedule(updates, chunks, timeout_s=1e3), 0.0, np.random.default_rng(0)
     queues: list[list[Lease]] = [[] for _ in times_s]
     until = [np.inf] * len(times_s)
     for number in range(len(times_s)):
         work.join(bytes([number]), "x", 2)
     while not work.is_done:
+        if now >= due:
+            due += hello_s
+            for number in np.flatnonzero(np.isinf(times_s)).tolist():
+                work.join(bytes([number]), "x", 2)
         for actor, lease in work.hand_out(now):
             queues[actor[0]].append(lease)
         for number, queue in enumerate(queues):
@@ -264,14 +323,11 @@ def updates_per_s(times_s: list[float], chunks: int, updates: int = 400) -> tupl
 
 
 @pytest.mark.parametrize("chunks", [4, 8, 28])
-def test_one_slow_actor_among_eight_costs_less_than_a_tenth(chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_slow_actor_among_eight_costs_less_than_a_tenth(chunks: int) -> None:
     seven, _ = updates_per_s([1.0] * 7, chunks)
     all_eight, _ = updates_per_s([1.0] * 7 + [10.0], chunks)
-    monkeypatch.setattr("learner.schedule.PATIENCE", np.inf)
-    without_the_rule, _ = updates_per_s([1.0] * 7 + [10.0], chunks)
-    print(f"{chunks} leases a batch: {all_eight / seven:.2f} of seven, {without_the_rule / seven:.2f} without the rule")
+    print(f"{chunks} leases a batch: {all_eight / seven:.2f} of seven")
     assert all_eight >= 0.9 * seven
-    assert without_the_rule < 0.8 * all_eight
 
 
 def test_hardly_any_lease_is_doubled_where_all_are_equally_quick() -> None:
@@ -319,11 +375,12 @@ class AnyActors(RuleBasedStateMachine):
         assert all(len(worker.held) <= worker.capacity for worker in self.work.workers.values())
 
     @invariant()
-    def no_chunk_is_out_more_than_twice(self) -> None:
+    def no_chunk_is_out_too_often(self) -> None:
         held = [number for worker in self.work.workers.values() for number in worker.held]
         assert self.work.out <= len(held)
-        assert max(self.work._copies.values(), default=0) <= 2
-        assert sum(self.work._copies.values()) == self.work.out
+        copies = [len(numbers) for numbers in self.work._copies.values()]
+        assert max(copies, default=0) <= DOUBTED + 2
+        assert sum(copies) <= self.work.out
 
     def teardown(self) -> None:
         for actor in list(self.work.workers):

@@ -146,17 +146,41 @@ def test_a_client_that_speaks_slowly_has_no_longer_than_others(monkeypatch: pyte
         until(lambda: len(threads()) == 1)
 
 
-def test_a_crowd_of_silent_clients_starts_no_crowd_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crowd_of_silent_clients_starts_no_crowd_of_threads_and_keeps_nobody_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(status, "CLIENTS", 3)
     with ExitStack() as stack:
         server = stack.enter_context(serving())
         crowd = [stack.enter_context(silent(server)) for _ in range(5)]
-        assert [client.recv(1) for client in crowd[3:]] == [b"", b""]
-        assert len(threads()) == 4
+        assert [client.recv(1) for client in crowd[:2]] == [b"", b""]  # the oldest made room
+        until(lambda: len(threads()) == 4)
+        assert [ask(server, "/healthz").status for _ in range(10)] == [200] * 10
         for client in crowd:
             client.close()
         until(lambda: len(threads()) == 1)
-        assert ask(server, "/healthz").status == 200
+
+
+def test_whoever_has_asked_is_not_hung_up_on_for_those_who_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "CLIENTS", 2)
+    asked, go_on = threading.Event(), threading.Event()
+
+    def ready() -> bool:
+        asked.set()
+        return go_on.wait(DEADLINE_S)
+
+    with (
+        ExitStack() as stack,
+        status.serve(0, CollectorRegistry(), ready) as server,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        reply = pool.submit(ask, server, "/healthz")
+        assert asked.wait(DEADLINE_S)
+        assert server
+        crowd = [stack.enter_context(silent(server)) for _ in range(5)]
+        assert [client.recv(1) for client in crowd[:-1]] == [b""] * 4
+        go_on.set()
+        assert reply.result().status == 200
 
 
 def test_closing_leaves_no_thread_and_no_socket() -> None:

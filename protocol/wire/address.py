@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocol.config import ClewError
@@ -82,3 +83,17 @@ def _is_host(place: str) -> bool:
             return False
     labels = place.removesuffix(".").split(".")
     return bool(NAME.fullmatch(place)) and all(0 < len(label) <= MAX_LABEL for label in labels)
+
+
+def metrics_target(told: str, seen: str, is_ipc: bool, allowed: Sequence[str] = ()) -> tuple[str, bool]:
+    """HOST:PORT of an actor's metrics, "" where there are none; and whether it named a host in vain.
+
+    The port is what it told; the host is where the learner sees it, unless it told one of `allowed`.
+    """
+    named, _, port = told.rpartition(":")
+    named, host = named.strip("[]"), "127.0.0.1" if is_ipc else seen
+    is_allowed = named in [other.strip("[]") for other in allowed]
+    is_foreign = bool(named) and named != host and not is_allowed
+    if is_allowed:
+        host = named
+    return (host_port(host, port) if host and port and 0 < int(port) <= 65_535 else ""), is_foreign

@@ -2,8 +2,8 @@
 
 The header is (kind, fields, arrays): the record's name, its scalar fields, and (dtype, dimensions) of each array.
 The body holds their bytes in that order, each with zeros up to a multiple of 8: a frame for every array would take
-both sides twice the time. All is checked against the kind of message and its limits before an array is made; arrays
-are read-only views of the body.
+both sides twice the time. How many there are is checked while the header is read, all
+else before an array is made, against the kind of message and its limits; arrays are read-only views of the body.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ Shape = Annotated[tuple[Annotated[int, Field(ge=1, lt=2**31)], ...], Field(min_l
 Declared = tuple[tuple[Dtype, Shape], ...]
 Header = tuple[str, dict[str, Any], Declared]
 
-HEADER_BYTES = 65_536
+HEADER_BYTES = 65_536  # of any message; a Welcome with its config is the largest
+REQUEST_BYTES = 8_192  # of the header of what an actor says
+ENTRIES = 16  # of a list or a table in a header, but for the list of arrays
 DTYPES = {name: np.dtype(name).newbyteorder("<") for name in get_args(Dtype)}  # as bytes travel
 NAMES = {dtype.newbyteorder(order): name for name, dtype in DTYPES.items() for order in "<>"}  # dtype.name is slow
 THETA: Slot = ("float32", 1)
 MAZES: tuple[Slot, ...] = (("int32", 2), ("int32", 1), ("uint8", 1))
 STAGE: tuple[Slot, ...] = (("int32", 1), ("uint8", 1), ("float32", 1))
+SLOT_BYTES = 32  # of one array in the header, at most
 
 
 class WireError(Exception):
@@ -51,6 +54,8 @@ class Limits:
     """What a message may cost its receiver."""
 
     frame_bytes: int  # of header or body
+    header_bytes: int = HEADER_BYTES
+    arrays: int = ENTRIES
 
     @staticmethod
     def of(config: Config) -> Limits:
@@ -62,7 +67,9 @@ class Limits:
         stage_sizes = [mazes * attempts * 4, steps, steps * 4]
         stages = config.inner.steps + 1
         body_bytes = sum(map(_padded, maze_sizes + stages * stage_sizes))
-        return Limits(frame_bytes=max(HEADER_BYTES, body_bytes))
+        arrays = len(MAZES) + stages * len(STAGE)
+        header_bytes = REQUEST_BYTES + arrays * SLOT_BYTES
+        return Limits(max(HEADER_BYTES, body_bytes), header_bytes, arrays)
 
 
 ACTOR_LIMITS = Limits(frame_bytes=2**28)  # an actor has no config yet; Theta is the largest
@@ -86,7 +93,7 @@ def decode(frames: Sequence[bytes], limits: Limits) -> Message:
         raise WireError("frames")
     if len(frames[-1]) > limits.frame_bytes:
         raise WireError("size")
-    name, given, declared = _header(frames[0])
+    name, given, declared = _header(frames[0], limits)
     if name not in KINDS:
         raise WireError("kind")
     try:
@@ -135,11 +142,19 @@ def _records(name: str, arrays: list[Array]) -> dict[str, Any]:
     return {}
 
 
-def _header(frame: bytes) -> Header:
-    if len(frame) > HEADER_BYTES:
+def _header(frame: bytes, limits: Limits) -> Header:
+    """Whatever a header claims to hold, it costs no more than an honest one does."""
+    if len(frame) > limits.header_bytes:
         raise WireError("header")
     try:
-        unpacked = msgpack.unpackb(frame, use_list=False, strict_map_key=True, max_ext_len=0)
+        unpacked = msgpack.unpackb(
+            frame,
+            use_list=False,
+            strict_map_key=True,
+            max_array_len=max(limits.arrays, ENTRIES),
+            max_map_len=ENTRIES,
+            max_ext_len=0,
+        )
         return HEADER.validate_python(unpacked)
     except (ValueError, msgpack.UnpackException):  # pydantic's ValidationError is a ValueError
         raise WireError("header") from None

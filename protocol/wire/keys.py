@@ -23,9 +23,12 @@ from zmq.auth import load_certificate
 from zmq.utils import z85
 
 from protocol.config import ClewError
+from protocol.wire import descriptors
 
 NAME = re.compile(r"(?!learner\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # of an actor's key
 MAX_FILE_BYTES = 65_536  # of a key file, which takes some hundred
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+MOST_FAILURES = 3  # to read who may connect, in a row
 
 log = logging.getLogger("clew")
 
@@ -43,7 +46,10 @@ class LearnerKeys:
         """The keys in DIR/learner; ClewError where they are not fit for use."""
         public, secret = key_pair(folder, "learner")
         allowed = folder / "allowed"
-        _, faults = read_allowed(allowed)
+        try:
+            _, faults = read_allowed(allowed)
+        except OSError as error:
+            raise ClewError(_unreadable(allowed, error)) from None
         if faults:
             raise ClewError(faults[0])
         return LearnerKeys(public, secret, Allowlist(allowed))
@@ -77,6 +83,7 @@ class Allowlist:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._failures = 0  # to read it, in a row
         self._names: dict[bytes, str] = {}  # by public key; replaced as a whole, since ZAP's thread reads it
         self._faults: set[str] = set()  # of which the log knows
         self.refresh()
@@ -88,12 +95,19 @@ class Allowlist:
     def refresh(self) -> set[str]:
         """Reads the folder again; the names whose key is gone, or another, since the last time.
 
-        A key that cannot be read is not allowed. Where the folder itself is gone or not to be trusted, nobody is.
+        A key that cannot be read is not allowed. Where the folder itself is gone or not to be trusted, nobody is; where
+        this process lacks files or memory to read it, nobody is after a few calls, since nobody could be revoked.
         """
         try:
             names, faults = read_allowed(self._folder)
+            self._failures = 0
         except ClewError as error:
             names, faults = {}, [f"nobody may connect now: {error}"]
+        except OSError as error:
+            self._failures += 1
+            if self._failures < MOST_FAILURES:
+                return set()
+            names, faults = {}, [f"nobody may connect now: {_unreadable(self._folder, error)}"]
         self._warn(set(faults))
         former, self._names = self._names, names
         return {name for key, name in former.items() if names.get(key) != name}
@@ -106,17 +120,17 @@ class Allowlist:
 
 
 def read_allowed(folder: Path) -> tuple[dict[bytes, str], list[str]]:
-    """Who may connect, by public key, and what is wrong with the other files; ClewError without a folder to trust."""
+    """Who may connect, by public key, and what is wrong with the other files; ClewError without a folder to trust, and
+    OSError where this process lacks what it takes to read it."""
     names: dict[bytes, str] = {}
     faults = []
     try:
         require_own(folder)
         found = names_in(folder)
     except OSError as error:
-        raise ClewError(
-            f"cannot read {folder}, which says who may connect: {error.strerror}; "
-            "copy the whole directory from where `clew keys` made it"
-        ) from None
+        if error.errno in EXHAUSTED:
+            raise
+        raise ClewError(_unreadable(folder, error)) from None
     for name in found:
         path = folder / f"{name}.key"
         try:
@@ -124,6 +138,8 @@ def read_allowed(folder: Path) -> tuple[dict[bytes, str], list[str]]:
         except FileNotFoundError:  # revoked this moment
             continue
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in EXHAUSTED:  # says nothing of this key
+                raise
             faults.append(f"{path} lets nobody in: {_reason(error)}; delete it, or make the key again")
             continue
         if not NAME.fullmatch(name):
@@ -135,9 +151,16 @@ def read_allowed(folder: Path) -> tuple[dict[bytes, str], list[str]]:
     return names, faults
 
 
+def _unreadable(folder: Path, error: OSError) -> str:
+    exhausted = error.errno in EXHAUSTED
+    remedy = "raise `ulimit -n`" if exhausted else "copy the whole directory from where `clew keys` made it"
+    return f"cannot read {folder}, which says who may connect: {error.strerror}; {remedy}"
+
+
 def names_in(folder: Path) -> list[str]:
     """Of the keys in a folder, whatever they are worth; OSError without the folder."""
-    files = (file for file in os.listdir(folder) if not file.startswith("."))
+    with descriptors.spare():
+        files = [file for file in os.listdir(folder) if not file.startswith(".")]
     return sorted(file.removesuffix(".key") for file in files if file.endswith(".key"))
 
 
@@ -203,7 +226,8 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
     if _is_open(path):
         raise ValueError(f"anyone can write to it (mode {status.st_mode & 0o777:04o})")
     try:
-        public, secret = load_certificate(path)
+        with descriptors.spare():
+            public, secret = load_certificate(path)
     except (ValueError, IndexError):
         raise ValueError("there is no public key in it") from None
     except OSError as error:

@@ -1,27 +1,33 @@
 """Both ends of both ZeroMQ links, side by side: work (DEALER -> ROUTER) and theta (PUB -> SUB).
 
-The ROUTER names each connection afresh, at random: an actor that reconnects is a new actor, nobody can speak
-for another, and no half-dead connection can keep a living one out.
+Each connection has a name of its own on the work link: an actor that reconnects is a new actor, and no half-dead
+connection can keep a living one out. With keys `protocol.wire.door` makes the names, and what a peer would like to be
+called counts for nothing. Without keys, where every peer is on this machine, ROUTER counts its connections from a
+random number on, and a peer may choose a name that is not taken.
 """
 
 from __future__ import annotations
 
-import os
+import ctypes
+import logging
+import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
 from protocol.config import ClewError
+from protocol.wire import descriptors
 from protocol.wire.address import Address
+from protocol.wire.binding import bind, bind_beside
+from protocol.wire.door import DOMAIN, Door, key_in
 from protocol.wire.frames import ACTOR_LIMITS, Limits
-from protocol.wire.keys import ActorKeys, Allowlist, LearnerKeys
+from protocol.wire.keys import ActorKeys, LearnerKeys
 
 Frames = Sequence[bytes]
 Socket = zmq.Socket[bytes]
@@ -32,14 +38,14 @@ DEAD_AFTER_MS = 3_000  # without an answer to one
 # come behind them: an actor may work on a lease for minutes while it is pinged.
 LEARNER_WORK = (64, 64)  # per actor; it holds no more than a few leases
 ACTOR_WORK = (4, 1_000)
-LEARNER_THETA = (
-    8,
-    64,
-)  # versions, per actor; one that falls further behind fetches. Read: its subscription and key
+LEARNER_THETA = (8, 1)  # versions, per actor; one that falls further behind fetches. Read: one subscription at a time
 ACTOR_THETA = (1, 64)
+# A subscription is kept for as long as its connection is, at 50 bytes of memory a byte. Actors subscribe to all, with
+# none; so the theta link takes nothing larger than a handshake with keys, and is made anew after so many topics.
+SUBSCRIPTION_BYTES = 512
+TOPICS = 1_000
 LINGER_MS = 500  # for the last Bye to get out
 CONNECT_MS = 1_500  # else the system's own attempts, seconds apart after a cut, decide when it has healed
-DOMAIN = "clew"  # of our sockets, as ZAP calls it
 FAILURES = (  # of a handshake
     zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
@@ -59,6 +65,8 @@ RETRY_PAUSE_S = 1.0  # the longest, between two tries to connect to a name
 REFUSED_PAUSE_S = 30.0
 
 
+log = logging.getLogger("clew")
+
 MORE, LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)  # flags
 
 
@@ -68,13 +76,14 @@ class Received(NamedTuple):
     actor: bytes  # as the work link names its connection
     frames: Frames
     host: str  # its address as seen from here; "" where that is not known, as over ipc
+    key: str  # the name of its key; "" without keys
 
 
 class LearnerLinks:
     """The learner's end: hears every actor, answers each, and publishes theta to all. One thread's, but for `wake`."""
 
     def __init__(self, bind: str, limits: Limits, keys: LearnerKeys | None = None) -> None:
-        self.address = self.theta_address = Address.of(bind)
+        self._asked = self.address = self.theta_address = Address.of(bind)
         if not (keys or self.address.is_local):
             raise ClewError(
                 f"{self.address} can be reached from other machines, which clew does not allow without keys; make them "
@@ -82,7 +91,9 @@ class LearnerLinks:
             )
         self._limits, self._keys = limits, keys
         self.sent_bytes = self.received_bytes = 0  # theta counts once, however many actors it goes to
-        self._door = _Doorkeeper(keys.allowed) if keys else None
+        self._turned_away: SimpleQueue[str] = SimpleQueue()
+        self._contexts: list[zmq.Context[Socket]] = []
+        descriptors.raise_the_limit()
         self._bell, self._rope = socket.socketpair()
         self._bell.setblocking(False)
         self._rope.setblocking(False)
@@ -98,9 +109,15 @@ class LearnerLinks:
         return int(self.theta_address.port or 0)
 
     @property
-    def turned_away(self) -> int:
-        """Connections with a key that is not allowed, so far."""
-        return self._door.turned_away if self._door else 0
+    def is_ipc(self) -> bool:
+        """Whether all actors are on this machine, and none has an address."""
+        return self.address.scheme == "ipc"
+
+    def turned_away(self) -> Iterator[str]:
+        """The hosts of those whose key is not allowed, once for each connection since the last call."""
+        with suppress(Empty):
+            while True:
+                yield self._turned_away.get_nowait()
 
     def receive(self, timeout_s: float) -> Received | None:
         """The next message, if one comes in time and nobody calls `wake`."""
@@ -116,7 +133,8 @@ class LearnerLinks:
             part = self._work.recv(zmq.NOBLOCK, copy=False)
             frames.append(part.bytes)
         self.received_bytes += sum(map(len, frames))
-        return Received(actor, frames, _host(header) if self.address.scheme == "tcp" else "")
+        host = _property(header, "Peer-Address") if not self.is_ipc else ""
+        return Received(actor, frames, host, key_in(actor) if self._keys else "")
 
     def _waited(self, timeout_s: float) -> bool:
         """Whether there is a message, after waiting for one or for the bell."""
@@ -143,6 +161,7 @@ class LearnerLinks:
 
     def publish(self, frames: Frames) -> None:
         """To every actor that keeps up."""
+        self._hear_subscriptions()
         self._theta.send_multipart(frames)
         self.sent_bytes += sum(map(len, frames))
 
@@ -162,29 +181,57 @@ class LearnerLinks:
         self._rope.close()
 
     def _open(self) -> None:
-        self._context = zmq.Context()
-        self._authenticator: ThreadAuthenticator | None = None
-        if self._door:
-            self._authenticator = ThreadAuthenticator(self._context)
-            self._authenticator.start()
-            self._authenticator.configure_curve_callback(DOMAIN, self._door)
-        largest = self._limits.frame_bytes
-        self._work = new_socket(self._context, zmq.ROUTER, self.address, largest, LEARNER_WORK, self._keys)
+        with descriptors.spare():
+            self._open_work()
+            self._open_theta()
+
+    def _open_work(self) -> None:
+        # ROUTER counts from a number of libc's generator on, which is the same in every process that does not do this.
+        # Whoever knew it could take the next connection's name, which ends this process: libzmq's socket_base.cpp
+        ctypes.CDLL(None).srand(secrets.randbits(32))
+        self._work = self._socket(zmq.ROUTER, 2 * self._limits.frame_bytes, LEARNER_WORK)
         self._work.set(zmq.ROUTER_MANDATORY, 1)
-        self._theta = new_socket(self._context, zmq.PUB, self.address, largest, LEARNER_THETA, self._keys)
+        self.address = bind(self._work, self.address)
         self._poller = zmq.Poller()
         self._poller.register(self._work, zmq.POLLIN)
         self._poller.register(self._bell, zmq.POLLIN)
-        again = self.theta_address != self.address
-        self.address = _bind(self._work, self.address)
-        self.theta_address = (
-            _bind(self._theta, self.theta_address) if again else _bind_beside(self._theta, self.address)
+
+    def _open_theta(self) -> None:
+        self._topics = 0  # that nobody needs; those who subscribe to them cost memory
+        self._theta = self._socket(zmq.XPUB, SUBSCRIPTION_BYTES, LEARNER_THETA)
+        self._theta.set(zmq.XPUB_VERBOSE, 1)
+        again = self.theta_address != self._asked
+        self.theta_address = bind(self._theta, self.theta_address) if again else bind_beside(self._theta, self.address)
+
+    def _socket(self, kind: int, largest_bytes: int, queue: tuple[int, int]) -> Socket:
+        """In a context of its own, so that it can be closed, and its address is free at once."""
+        context: zmq.Context[Socket] = zmq.Context()
+        self._contexts.append(context)
+        if self._keys:
+            Door(context, self._keys.allowed, self._turned_away)
+        return new_socket(context, kind, self.address, largest_bytes, queue, self._keys)
+
+    def _hear_subscriptions(self) -> None:
+        """Nobody needs to subscribe to anything but all; who does so again and again takes memory until it is ended."""
+        while self._topics < TOPICS:
+            try:
+                frame = self._theta.recv(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            self._topics += frame.bytes not in (b"\1", b"\0")
+        host, key = _property(frame, "Peer-Address"), key_in(_property(frame, "User-Id").encode())
+        log.warning(
+            "an actor subscribes to %d topics that do not exist; all follow theta anew; revoke its key",
+            self._topics,
+            extra={"key": key, "host": host},
         )
+        self._contexts.pop().destroy(0)
+        with descriptors.spare():
+            self._open_theta()
 
     def _close(self, linger_ms: int) -> None:
-        if self._authenticator:
-            self._authenticator.stop()
-        self._context.destroy(linger_ms)
+        while self._contexts:
+            self._contexts.pop().destroy(linger_ms)
 
 
 class ActorLinks:
@@ -299,24 +346,11 @@ class ActorLinks:
         self._theta, self._theta_port = None, -1
 
 
-class _Doorkeeper:
-    """Says to ZAP, in its thread, whose key may come in."""
-
-    def __init__(self, allowed: Allowlist) -> None:
-        self._allowed = allowed
-        self.turned_away = 0
-
-    def callback(self, domain: str, key: bytes) -> bool:
-        welcome = self._allowed.name_of(key) is not None
-        self.turned_away += not welcome
-        return welcome
-
-
 def new_socket(
     context: zmq.Context[Socket],
     kind: int,
     address: Address,
-    frame_bytes: int,
+    largest_bytes: int,
     queue: tuple[int, int],
     keys: LearnerKeys | ActorKeys | None,
 ) -> Socket:
@@ -333,7 +367,7 @@ def new_socket(
     link.set(zmq.IPV6, int(address.place.startswith("[")))
     link.set(zmq.SNDHWM, queue[0])
     link.set(zmq.RCVHWM, queue[1])
-    link.set(zmq.MAXMSGSIZE, 2 * frame_bytes)  # what is too large is counted; the absurd ends its connection
+    link.set(zmq.MAXMSGSIZE, largest_bytes)  # a frame that is larger ends its connection
     link.set(zmq.LINGER, LINGER_MS)
     # Only actors ping, and their pings say when the learner may take them for dead. A learner's own ping to an
     # actor that hung up while its messages found no room would abort the whole process (zeromq/libzmq #4364).
@@ -347,10 +381,10 @@ def new_socket(
     return link
 
 
-def _host(frame: zmq.Frame) -> str:
-    """Who sent it; nobody knows of a peer that speaks an old ZMTP, or hung up at once."""
+def _property(frame: zmq.Frame, name: str) -> str:
+    """What libzmq knows of who sent it; that is nothing of a peer that speaks an old ZMTP, or hung up at once."""
     try:
-        return str(frame.get("Peer-Address")).removeprefix("::ffff:")  # an IPv4 address, on a socket for both kinds
+        return str(frame.get(name)).removeprefix("::ffff:")  # an IPv4 address, on a socket for both kinds
     except zmq.ZMQError:
         return ""
 
@@ -360,37 +394,3 @@ def send_all(link: Socket, frames: Frames) -> None:
     for frame in frames[:-1]:
         link.send(frame, MORE)
     link.send(frames[-1], LAST)
-
-
-def _bind(link: Socket, address: Address) -> Address:
-    """Where `link` is bound now; ClewError where it cannot be."""
-    numeric = str(address).replace("//localhost:", "//127.0.0.1:")  # libzmq binds no names
-    if address.scheme == "ipc" and _is_served(address.place):
-        raise _occupied(address)
-    try:
-        link.bind(numeric)
-    except zmq.ZMQError as error:
-        if error.errno == zmq.EADDRINUSE:
-            raise _occupied(address) from None
-        raise ClewError(f"cannot bind {address}: {os.strerror(error.errno or 0)}; choose another address") from None
-    return Address.of(link.getsockopt_string(zmq.LAST_ENDPOINT)) if address.scheme == "tcp" else address
-
-
-def _bind_beside(link: Socket, work: Address) -> Address:
-    """Binds the theta link next to the work link: on the next port, or any free one where that is taken."""
-    if work.scheme == "tcp" and int(work.port) < 65_535:
-        try:
-            return _bind(link, work.theta(int(work.port) + 1))
-        except ClewError:
-            pass
-    return _bind(link, work.theta("*"))
-
-
-def _occupied(address: Address) -> ClewError:
-    return ClewError(f"{address} is in use; end the learner that holds it, or choose another address")
-
-
-def _is_served(path: str) -> bool:
-    """Whether somebody listens on a Unix socket. libzmq would take its place without a word."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        return Path(path).exists() and probe.connect_ex(path) == 0

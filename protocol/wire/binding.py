@@ -1,0 +1,46 @@
+"""Binds a socket where nobody else listens, or says what is in the way."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import zmq
+
+from protocol.config import ClewError
+from protocol.wire.address import Address
+
+
+def bind(link: zmq.Socket[bytes], address: Address) -> Address:
+    """Where `link` is bound now; ClewError where it cannot be."""
+    numeric = str(address).replace("//localhost:", "//127.0.0.1:")  # libzmq binds no names
+    if address.scheme == "ipc" and _is_served(address.place):
+        raise _occupied(address)
+    try:
+        link.bind(numeric)
+    except zmq.ZMQError as error:
+        if error.errno == zmq.EADDRINUSE:
+            raise _occupied(address) from None
+        raise ClewError(f"cannot bind {address}: {os.strerror(error.errno or 0)}; choose another address") from None
+    return Address.of(link.getsockopt_string(zmq.LAST_ENDPOINT)) if address.scheme == "tcp" else address
+
+
+def bind_beside(link: zmq.Socket[bytes], work: Address) -> Address:
+    """Binds the theta link next to the work link: on the next port, or any free one where that is taken."""
+    if work.scheme == "tcp" and int(work.port) < 65_535:
+        try:
+            return bind(link, work.theta(int(work.port) + 1))
+        except ClewError:
+            pass
+    return bind(link, work.theta("*"))
+
+
+def _occupied(address: Address) -> ClewError:
+    return ClewError(f"{address} is in use; end the learner that holds it, or choose another address")
+
+
+def _is_served(path: str) -> bool:
+    """Whether somebody listens on a Unix socket. libzmq would take its place without a word."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return Path(path).exists() and probe.connect_ex(path) == 0
