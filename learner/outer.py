@@ -21,14 +21,12 @@ import torch
 from torch import Tensor
 
 from learner.admission import Replay
-from protocol.compiled import compiled
 from protocol.config import Config
 from protocol.learning.arrays import take
 from protocol.learning.credit import Steps, hindsight, horizons
-from protocol.learning.inner import Made, adapt, chosen, gathered, initial_phi, unflatten
+from protocol.learning.inner import Made, adapt, chosen, gathered, initial_phi, situations, unflatten
 from protocol.learning.policy import Phi, Scene, log_prob, scores
-from protocol.world.maze import UNREACHABLE, Floats, Indices, shortest_M, to_exit
-from protocol.world.walk import Walk
+from protocol.world.maze import UNREACHABLE, Floats, shortest_M, to_exit
 
 FEATURES = 10  # F, of the baseline
 MAX_LOG_RATIO = 3.0  # a move that became 20 times as likely says nothing more
@@ -139,23 +137,6 @@ def _numbers(replay: Replay, first: tuple[int, ...], config: Config) -> list[Num
             told["known_GN"] = hindsight(steps, way_C, inner.steps - stage - 1, config)
         numbers.append(told)
     return numbers
-
-
-def situations(walk: Walk, attempts: int) -> tuple[Indices, Indices]:
-    """[N] the number of each step's situation, and [S] a step of each, in the order in which they were met."""
-    steps = np.arange(len(walk.at_N))
-    if attempts == 1:
-        return steps, steps  # one robot hardly ever comes into the same situation twice
-    code_N = walk.at_N * (int(walk.row_N.max()) + 1) + walk.row_N
-    for part_N, parts in ((walk.known_N, 16), (walk.hope_N, 16), (walk.gain_N, 64)):
-        code_N = code_N * parts + part_N
-    if machine := compiled("credit"):
-        return machine.numbered(code_N)  # type: ignore[no-any-return]
-    _, first, inverse = np.unique(code_N, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return rank[inverse], first[order]
 
 
 def _stage(parts: Sequence[Numbers], config: Config, real: Tensor) -> Stage:

@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.admission import admit
-from learner.outer import situations
 from protocol.compiled import compiled
 from protocol.config import Config
 from protocol.learning import exact
-from protocol.learning.inner import initial_theta
+from protocol.learning.inner import initial_theta, situations
 from protocol.learning.play import UnwalkableError, keys, replay, uniform
 from protocol.learning.trial import lease_trial
 from protocol.world.maze import Mazes

@@ -1,4 +1,4 @@
-"""The loop-erased paths of `learning/credit.py`, and the numbering of situations."""
+"""The loop-erased paths and the hindsight of `learning/credit.py`, and the situations of `learning/inner.py`."""
 
 # W attempts, N steps of all attempts, C cells of all mazes
 
@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from protocol.compiled import Numbers, machine_code
+from protocol.world.maze import UNREACHABLE
 
 
 @machine_code
@@ -32,6 +33,37 @@ def fill_path(length_W: Numbers, leaving_N: Numbers, path_N: Numbers) -> None:
             row = leaving_N[row]
             path_N[row] = True
             row += 1
+
+
+@machine_code
+def fill_hindsight(
+    known_GN: Numbers,
+    ahead_CA: Numbers,
+    way_C: Numbers,
+    at_N: Numbers,
+    move_N: Numbers,
+    leaving_N: Numbers,
+    path_N: Numbers,
+    found_W: Numbers,
+    time_N: Numbers,
+    horizon_W: Numbers,
+    attempt_N: Numbers,
+    soon: float,
+) -> None:
+    """Fills in the rows of `credit.hindsight` from the third on. `soon`: how few attempts are left."""
+    for row in range(len(at_N)):
+        at, attempt = at_N[row], attempt_N[row]
+        to = ahead_CA[at, move_N[row]]
+        known = way_C[at] != UNREACHABLE and way_C[to] != UNREACHABLE
+        known_GN[2, row] = found_W[attempt]
+        known_GN[3, row] = path_N[row]
+        known_GN[4, row] = leaving_N[row] == row
+        known_GN[5, row] = to == at
+        known_GN[6, row] = time_N[row] / horizon_W[attempt]
+        known_GN[7, row] = known and way_C[to] < way_C[at]
+        known_GN[8, row] = known and way_C[to] > way_C[at]
+        known_GN[9, row] = soon
+        known_GN[10, row] = 1
 
 
 def numbered(code_N: Numbers) -> tuple[Numbers, Numbers]:

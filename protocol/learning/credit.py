@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protocol.compiled import compiled
+from protocol.compiled import compiled, plain
 from protocol.config import Config
 from protocol.world.maze import EXIT, UNREACHABLE, Bools, Floats, Indices, Ints, Mazes
 from protocol.world.walk import Walk
@@ -117,8 +117,15 @@ def hindsight(steps: Steps, way_C: Ints, attempts_left: int, config: Config) -> 
       attempts_left: attempts that are still to come.
     """
     walk = steps.walk
-    to_N = steps.mazes.ahead_CA[walk.at_N, walk.move_N]
     leaving_N = leaving_row(steps)
+    if machine := compiled("credit"):
+        known_GN = np.empty((HINDSIGHT, len(leaving_N)), np.float32)
+        known_GN[0], known_GN[ADVANTAGE] = steps.returns_to_go(config.inner.discount), advantage(steps, config)
+        path_N, times = on_path(steps, leaving_N), (steps.time_N, steps.horizon_W, steps.attempt_N)
+        ways = plain(steps.mazes.ahead_CA), way_C, walk.at_N, plain(walk.move_N)
+        machine.fill_hindsight(known_GN, *ways, leaving_N, path_N, steps.found_W, *times, 1 / (1 + attempts_left))
+        return known_GN
+    to_N = steps.mazes.ahead_CA[walk.at_N, walk.move_N]
     known_N = np.maximum(way_C[walk.at_N], way_C[to_N]) != UNREACHABLE
     nearer_N = np.where(known_N, way_C[walk.at_N] - way_C[to_N], 0)
     rows = (

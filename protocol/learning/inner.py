@@ -19,13 +19,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from protocol.compiled import compiled
 from protocol.config import Config
 from protocol.learning import policy
 from protocol.learning.arrays import Array, exp, fixed, is_torch, like, product, relu, sum_by, take
 from protocol.learning.credit import ADVANTAGE, HINDSIGHT
 from protocol.learning.policy import DREAMS, GAINS, HOPE, KNOWN, Phi, Scene
 from protocol.world.maze import MOVES, Floats, Indices
-from protocol.world.walk import MOST_GAIN, NO_EXIT, NO_WAY
+from protocol.world.walk import MOST_GAIN, NO_EXIT, NO_WAY, Walk
 
 A = len(MOVES)
 CREDIT_SCALE = 10.0  # of a credit network's output: what one attempt must teach is far larger than Adam's steps
@@ -186,6 +187,23 @@ def adapt(
         slopes = _slopes(net, sum_by(slope_AS, made.row_S, scene.x_UAF.shape[0]), scene)
         adapted = {name: value + alpha(theta, name, config) * slopes[name] for name, value in phi.net.items()}
     return Phi(adapted, delta_AC, dreams(theta, attempts_left, config))
+
+
+def situations(walk: Walk, attempts: int) -> tuple[Indices, Indices]:
+    """[N] the number of each step's situation, and [S] a step of each, in the order in which they were met."""
+    steps = np.arange(len(walk.at_N))
+    if attempts == 1:
+        return steps, steps  # one robot hardly ever comes into the same situation twice
+    code_N = walk.at_N * (int(walk.row_N.max()) + 1) + walk.row_N
+    for part_N, parts in ((walk.known_N, 16), (walk.hope_N, 16), (walk.gain_N, 64)):
+        code_N = code_N * parts + part_N
+    if machine := compiled("credit"):
+        return machine.numbered(code_N)  # type: ignore[no-any-return]
+    _, first, inverse = np.unique(code_N, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[inverse], first[order]
 
 
 def chosen(log_prob_AS: Array, made: Made) -> Array:

@@ -3,7 +3,8 @@
 It is a pure function of theta, seed and config. Actors compute it; so does whoever checks what they say.
 """
 
-# M mazes, E attempts, W walkers, N steps of all attempts, U distinct observations, C cells of all mazes, A moves
+# M mazes, E attempts, W walkers, N steps of all attempts, S situations (see inner.Made), U distinct observations,
+# C cells of all mazes, A moves
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import numpy as np
 from protocol.config import Config
 from protocol.learning.arrays import take
 from protocol.learning.credit import Steps, hindsight, horizons
-from protocol.learning.inner import Made, adapt, initial_phi, unflatten
+from protocol.learning.inner import Made, adapt, initial_phi, situations, unflatten
 from protocol.learning.play import Scores, keys, play, scene_of
 from protocol.learning.policy import Phi, Scene, log_prob
 from protocol.world import families
@@ -72,27 +73,30 @@ def attempt_and_adapt(
             scores = Scores(phi.net, met, config)
         done = play(phi, scores, met, knowns[-1], horizon_M, keys(len(mazes) * each, rng))
         finished("rollouts")
-        score_AN, delta_AN = scores.of(done.row_N), take(phi.delta_AC, done.at_N)
-        log_prob_AN = log_prob(score_AN, delta_AN, phi.dream_DG, done.known_N, done.hope_N, done.gain_N)
+        situation_N, step_S = situations(done, each)
+        at_S, row_S = done.at_N[step_S], done.row_N[step_S]
+        score_AS, delta_AS = scores.of(row_S), take(phi.delta_AC, at_S)
+        dreams = (dream_N[step_S] for dream_N in (done.known_N, done.hope_N, done.gain_N))
+        log_prob_AS = log_prob(score_AS, delta_AS, phi.dream_DG, *dreams)
+        pair_N = done.move_N * np.intp(len(step_S)) + situation_N
         walks.append(done)
-        log_probs.append(log_prob_AN[done.move_N, np.arange(len(done.move_N))])
+        log_probs.append(log_prob_AS.reshape(-1)[pair_N])
         if left:
             knowns.append(learned(met.sight, knowns[-1], done))
             steps = Steps.of(done, mazes, horizon_M)
             known_GN = hindsight(steps, knowns[-1].way_C, left - 1, config)
-            row_N, scene = _scene(met, done, config)
-            pair_N = done.move_N * np.intp(len(row_N)) + np.arange(len(row_N))  # every step is a situation of its own
-            made = Made(each, done.at_N, row_N, pair_N, steps.attempt_N, steps.time_N, known_GN)
-            phis.append(adapt(phi, theta, log_prob_AN, made, scene, left - 1, config))
+            row_S, scene = _scene(met, row_S, config)
+            made = Made(each, at_S, row_S, pair_N, steps.attempt_N, steps.time_N, known_GN)
+            phis.append(adapt(phi, theta, log_prob_AS, made, scene, left - 1, config))
         finished("adaptation")
     _, rank_U = met.order()
     walks = [replace(done, row_N=rank_U[done.row_N]) for done in walks]
     return Trial(tuple(walks), tuple(log_probs), tuple(phis), tuple(knowns))
 
 
-def _scene(met: Observations, done: Walk, config: Config) -> tuple[Ints, Scene | None]:
-    """The number of the observation at each step, and the observations; none where the network does not adapt."""
+def _scene(met: Observations, row_S: Ints, config: Config) -> tuple[Ints, Scene | None]:
+    """[S] the number of each observation, and the observations; none where the network does not adapt."""
     if config.inner.adapts == "cells":
-        return done.row_N, None
+        return row_S, None
     order_U, rank_U = met.order()
-    return rank_U[done.row_N], scene_of(met, order_U, config)
+    return rank_U[row_S], scene_of(met, order_U, config)
