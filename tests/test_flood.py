@@ -153,6 +153,24 @@ def test_a_refusal_names_actor_key_and_host(place: Place, keys: Path) -> None:
 # Floods
 
 
+def test_with_keys_theta_reaches_whoever_follows(tmp_path: Path) -> None:
+    keyring.new(tmp_path / "keys")
+    mine, theirs = LearnerKeys.of(tmp_path / "keys" / "learner"), ActorKeys.of(tmp_path / "keys" / "actor")
+    with (
+        closing(LearnerLinks(f"tcp://{HERE}:*", LIMITS, mine)) as learner,
+        closing(ActorLinks(str(learner.address), theirs)) as actor,
+    ):
+        actor.send([b"hello"])
+        until(lambda: actor.receive(0.01) or actor.connection)
+        actor.follow(learner.theta_port)
+
+        def arrives() -> bool:
+            learner.publish([b"theta"])
+            return [b"theta"] in actor.receive(0.01)
+
+        until(arrives)
+
+
 @pytest.mark.parametrize("topic_bytes", [20, 240])
 def test_a_flood_of_topics_takes_no_memory_and_theta_still_reaches_whoever_follows(
     topic_bytes: int, caplog: pytest.LogCaptureFixture
