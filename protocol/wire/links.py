@@ -38,7 +38,7 @@ DEAD_AFTER_MS = 3_000  # without an answer to one
 # come behind them: an actor may work on a lease for minutes while it is pinged.
 LEARNER_WORK = (64, 64)  # per actor; it holds no more than a few leases
 ACTOR_WORK = (4, 1_000)
-# Versions, per actor; one that falls further behind fetches. Read: a subscription or two at a time; at one, libzmq hears
+# Versions, per actor; one that falls further behind fetches. Read: two subscriptions at a time; at one, libzmq hears
 # no subscription at all on a link with keys.
 LEARNER_THETA = (8, 2)
 ACTOR_THETA = (1, 64)
