@@ -229,7 +229,7 @@ def test_hello_and_bye_in_turn_do_not_fill_the_log(place: Place) -> None:
             peer.receive(0.0)
         until(lambda: peer.send([b"\xc1"]) or peer.receive(0.01))
         learner.says("message refused reason=header")
-    assert LINES_AT_ONCE <= learner.log.read_text().count("actor joins") < 2 * LINES_AT_ONCE
+    assert LINES_AT_ONCE <= learner.log.read_text().count("somebody looks in") < 2 * LINES_AT_ONCE
 
 
 # Hoarders
