@@ -35,7 +35,9 @@ PARTING_S = 1.0  # at the end of a run, for actors that are in the middle of som
 SENT_AWAY = 1_000  # so many are remembered
 KEYS_S = 1.0  # between two looks at who may connect
 PING = encode(Ping())
-ANOTHER_VERSION = encode(Bye("refused", "the learner runs another version of clew; install the same one on both sides"))
+ANOTHER_VERSION = encode(
+    Bye("refused", "the learner runs another version of clew or numpy; install the same ones on both sides")
+)
 
 log = logging.getLogger("clew")
 
