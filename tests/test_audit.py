@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,10 @@ import numpy as np
 import pytest
 
 from actors.actor import work_on
-from protocol.config import Config
+from learner.audit import Auditor, Case, Sender
+from learner.schedule import seed_of
+from protocol.config import ClewError, Config
+from protocol.learning.inner import initial_theta
 from protocol.learning.trial import attempt_and_adapt
 from protocol.wire.frames import ACTOR_LIMITS, decode
 from protocol.wire.messages import Attempts, Bye, Fetch, Lease, Rollouts, Theta
@@ -102,7 +106,7 @@ def verdict(liar: Impostor) -> str:
 
 @pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.__name__)
 def test_every_kind_of_liar_is_shut_out_and_changes_nothing(
-    house: House, quiet: list[str], impostor: Callable[..., Impostor], lie: Lie, capfd: pytest.CaptureFixture[str]
+    house: House, quiet: list[str], impostor: Callable[..., Impostor], lie: Lie
 ) -> None:
     learner = house.learner(STRICT)
     liar = impostor()
@@ -163,3 +167,20 @@ def test_an_audit_changes_no_bit_of_theta(house: House, quiet: list[str]) -> Non
     house.actor()
     learner.ends()
     assert house.hashes() == quiet
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_run_is_over_where_computing_an_answer_again_gives_nothing_finite_and_not_where_somebody_says_so(
+    is_over: bool,
+) -> None:
+    theta = np.full_like(initial_theta(CONFIG), 3e38) if is_over else initial_theta(CONFIG)
+    lease = Lease(0, 0, 7, 0, seed_of(0, 0, CONFIG), 10.0)
+    judged = threading.Event()
+    auditor = Auditor(CONFIG, judged.set)
+    auditor.examine(Case(Sender(b"liar", "liar", "", ""), not_a_number(lease, initial_theta(CONFIG)), theta))
+    assert judged.wait(DEADLINE_S)
+    if is_over:
+        with pytest.raises(ClewError, match="training has diverged"):
+            list(auditor.verdicts())
+    else:
+        assert [verdict.fault for verdict in auditor.verdicts()] == ["log-probabilities"]

@@ -168,10 +168,9 @@ def working(pid: int | None) -> None:
         assert time.monotonic() < deadline
 
 
-def test_a_run_in_which_nothing_finite_can_come_any_more_ends(house: House, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_in_which_nothing_finite_can_come_any_more_ends(house: House) -> None:
     theta = np.full_like(initial_theta(CONFIG), 3e38)
     save(house.run_dir, Checkpoint(0, "run", CONFIG, {0: theta}, np.zeros_like(theta), np.zeros_like(theta), 0))
     learner = house.learner(resume=True)
     house.actor()
     exits(learner.process, 2)  # as the command line ends where a user can do something
-    assert "training has diverged: policies are not finite at update " in capfd.readouterr().err
