@@ -63,11 +63,9 @@ FIRST_PAUSE_S = 0.1  # after a handshake that failed; doubled with each further 
 LONGEST_PAUSE_S = 2.0
 RETRY_PAUSE_S = 1.0  # the longest, between two tries to connect to a name
 REFUSED_PAUSE_S = 30.0
-
+MORE, LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)  # flags
 
 log = logging.getLogger("clew")
-
-MORE, LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)  # flags
 
 
 class Received(NamedTuple):
