@@ -17,7 +17,7 @@ from protocol.config import MAX_SIDE, Config
 from protocol.learning.credit import horizons
 from protocol.learning.play import UnwalkableError, replay
 from protocol.wire.messages import Attempts, Rollouts
-from protocol.world.maze import FREE, TRAP, UNREACHABLE, Floats, Indices, Ints, Mazes, shortest_M
+from protocol.world.maze import FREE, TRAP, UNREACHABLE, Floats, Indices, Ints, Mazes, held_out, shortest_M
 from protocol.world.senses import Bytes, Observations, Sight, open_moves
 from protocol.world.walk import Known, Walk, learned
 
@@ -183,11 +183,11 @@ def _has_size(mazes: Mazes, config: Config) -> bool:
 
 
 def _is_usable(mazes: Mazes, config: Config) -> bool:
-    """Whether each maze has a free start and a way to an exit that is no longer than the horizon."""
+    """Whether each maze may be trained on, has a free start and a way to an exit no longer than the horizon."""
     start_M = mazes.start_M
     if mazes.cell_C.max() > TRAP:
         return False
     if start_M.min() < 0 or (start_M >= mazes.count_M).any() or (mazes.cell_C[mazes.first_M] != FREE).any():
         return False
     steps_M: Ints = shortest_M(mazes)
-    return bool(((steps_M != UNREACHABLE) & (steps_M <= horizons(mazes, config))).all())
+    return not held_out(mazes).any() and bool(((steps_M != UNREACHABLE) & (steps_M <= horizons(mazes, config))).all())

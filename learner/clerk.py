@@ -17,10 +17,11 @@ from queue import Empty, SimpleQueue
 
 from learner.admission import Replay
 from learner.ascent import Floats
+from learner.audit import SHUT_OUT, Auditor, Case, Sender, ShutOut, contradict
 from learner.reception import Damper, Reception
-from learner.schedule import Actor, Schedule
+from learner.schedule import Actor, Place, Schedule
+from learner.targets import Targets
 from protocol.config import Config
-from protocol.wire.address import metrics_target
 from protocol.wire.frames import WireError, encode
 from protocol.wire.links import LearnerLinks, Received
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Ping, Rollouts, Theta, Welcome
@@ -34,12 +35,9 @@ PARTING_S = 1.0  # at the end of a run, for actors that are in the middle of som
 SENT_AWAY = 1_000  # so many are remembered
 KEYS_S = 1.0  # between two looks at who may connect
 PING = encode(Ping())
-ANOTHER_VERSION = encode(Bye("refused", "the learner runs another version of clew; install the same one on both sides"))
-NOT_ITS_HOST = (
-    "an actor names another host than its own for its metrics, which is not believed; "
-    "where that is right, start the learner with --actor-metrics-host"
+ANOTHER_VERSION = encode(
+    Bye("refused", "the learner runs another version of clew or numpy; install the same ones on both sides")
 )
-TARGETS = 1_000  # that Prometheus is sent to at most, as its own target_limit
 
 log = logging.getLogger("clew")
 
@@ -50,6 +48,14 @@ class MetaBatch:
 
     parts: Sequence[Rollouts]
     replays: Sequence[Replay]  # of each part, walked again
+
+
+@dataclass(frozen=True)
+class Filed:
+    """An answer that counts: whose it is, and its attempts, walked again."""
+
+    sender: Sender
+    replay: Replay
 
 
 @dataclass(frozen=True)
@@ -87,14 +93,13 @@ class Clerk:
         self._schedule = Schedule(config, version, first_issue=secrets.randbits(48))
         self._reception = Reception(config, observe)
         self._config, self._links, self._thetas = config, links, thetas
-        self._metrics_hosts = metrics_hosts
         self._run = run
         self._session = secrets.token_hex(8)
-        self._replays: dict[int, Replay] = {}  # of the rollouts that count, by issue
+        self._auditor, self._shut_out = Auditor(config, links.wake), ShutOut()
+        self._filed: dict[Place, Filed] = {}  # of the open batches
         self._sent_away: deque[Actor] = deque(maxlen=SENT_AWAY)  # asked to start over, and perhaps not back yet
-        self._metrics_of: dict[Actor, str] = {}  # where each actor's metrics are, if it serves any
-        self._targets: Sequence[str] = ()  # all of them, in order
-        self._arrivals, self._expiries, self._foreign_hosts = Damper(), Damper(), Damper()
+        self._targets = Targets(links.is_ipc, metrics_hosts)
+        self._arrivals, self._expiries = Damper(), Damper()
         self._computing = False  # whether the learner has a batch, and theta is to come
         self._updated_at = self._ping_due = self._idle_ping_due = self._keys_due = time.monotonic()
         self._batches: SimpleQueue[MetaBatch | BaseException] = SimpleQueue()
@@ -148,6 +153,7 @@ class Clerk:
     def _step(self) -> None:
         """What came is heard before any deadline is judged."""
         self._hear_all()
+        self._hear_verdicts()
         now = time.monotonic()
         if expired := self._schedule.expire(now):
             self._expiries.log(logging.WARNING, "leases not answered in time go to others", leases=expired)
@@ -182,18 +188,21 @@ class Clerk:
         if self._computing and self._has_news:
             self._thetas = self._published.get()
             self._links.publish(encode(Theta(self._schedule.version + 1, self._thetas[self._schedule.version + 1])))
+            self._filed = {place: filed for place, filed in self._filed.items() if place[0] > self._schedule.version}
             self._schedule.take()
             self._computing, self._updated_at = False, time.monotonic()
         if not self._computing and self._has_news:
             parts = self._schedule.answers
             self.standing = self._stand()  # as the learner finds it when it has the batch
-            self._batches.put(MetaBatch(parts, [self._replays.pop(part.issue) for part in parts]))
+            self._batches.put(MetaBatch(parts, [self._filed[part.batch, part.chunk].replay for part in parts]))
             self._computing = True
 
     @property
     def _has_news(self) -> bool:
         """Whether somebody waits for `_advance`: the actors for theta, or the learner for a batch."""
-        return not self._published.empty() if self._computing else self._schedule.is_ready
+        if self._computing:
+            return not self._published.empty()
+        return self._schedule.is_ready and self._auditor.is_done_with(self._schedule.version)
 
     def _stand(self) -> Standing:
         schedule, reception, links = self._schedule, self._reception, self._links
@@ -206,7 +215,7 @@ class Clerk:
             refusals=dict(reception.refusals),
             decoding_s=reception.seconds,
             bytes={"sent": links.sent_bytes, "received": links.received_bytes},
-            targets=self._targets,
+            targets=self._targets.listed,
         )
 
     # Messages
@@ -228,6 +237,9 @@ class Clerk:
             self._check()
 
     def _hear(self, received: Received) -> None:
+        if self._sender(received.actor, received.host) in self._shut_out:
+            self._turn_away(received)
+            return
         try:
             message = self._reception.decode(received)
         except WireError as error:
@@ -254,27 +266,14 @@ class Clerk:
         if hello.contract != CONTRACT:
             self._reception.refuse("contract", **about)
             self._links.send(actor, ANOTHER_VERSION)
+        elif Sender(actor, hello.actor, received.key, received.host) in self._shut_out:
+            self._turn_away(received)
         elif self._links.send(actor, encode(self._welcome())):
             if actor not in self._schedule.workers:
                 event = "actor joins" if hello.capacity else "somebody looks in"  # `clew doctor` takes no lease
                 self._arrivals.log(logging.INFO, event, **about)
             self._schedule.join(actor, hello.actor, hello.capacity)
-            self._note_metrics(received, hello)
-
-    def _note_metrics(self, received: Received, hello: Hello) -> None:
-        """Prometheus is sent to nobody but who asks for it: to the host that the actor is seen at, unless the operator
-        allows the one that it names."""
-        target, foreign = metrics_target(hello.metrics, received.host, self._links.is_ipc, self._metrics_hosts)
-        if foreign:
-            about = {"actor": hello.actor, "key": received.key, "host": received.host, "named": hello.metrics}
-            self._foreign_hosts.log(logging.WARNING, NOT_ITS_HOST, **about)
-        self._metrics_of.pop(received.actor, None)
-        if target:
-            self._metrics_of[received.actor] = target
-        self._list_targets()
-
-    def _list_targets(self) -> None:
-        self._targets = tuple(sorted(set(self._metrics_of.values()))[:TARGETS])
+            self._targets.note(Sender(actor, hello.actor, received.key, received.host), hello.metrics)
 
     def _welcome(self) -> Welcome:
         config, port = self._config.model_dump_json(), self._links.theta_port
@@ -294,20 +293,25 @@ class Clerk:
         for received, rollouts, verdict in self._reception.looked_at():
             if isinstance(verdict, Replay):
                 self._file(received, rollouts, verdict)
-            else:
+            else:  # no honest actor sends such a thing, unless training has diverged
+                self._auditor.examine(self._case(received, rollouts))
                 self._dismiss(received, verdict)
-                self._reception.watch_for_divergence(verdict, self._schedule.version)
 
     def _file(self, received: Received, rollouts: Rollouts, replay: Replay | None = None) -> None:
         """With the schedule. `replay`: of its attempts, where they can count and are the first to their lease."""
+        first = self._schedule.first_answer(received.actor, rollouts)
         reason = self._schedule.answer(received.actor, rollouts, time.monotonic())
         if reason == "stranger":
             self._dismiss(received, reason)
         elif reason:
             self._refuse(reason, received)
         elif replay:
-            self._replays[rollouts.issue] = replay
-        self._reception.watch_for_divergence(reason, self._schedule.version)
+            self._filed[rollouts.batch, rollouts.chunk] = Filed(self._sender(received.actor, received.host), replay)
+            self._auditor.consider(self._case(received, rollouts))
+        if first and reason == "duplicate" and contradict(first, rollouts):
+            author = self._filed[first.batch, first.chunk].sender
+            self._auditor.examine(self._case(received, rollouts))
+            self._auditor.examine(Case(author, first, self._thetas[first.version]))
 
     def _serve(self, received: Received, version: int) -> None:
         if received.actor not in self._schedule.workers:
@@ -325,8 +329,34 @@ class Clerk:
         self._sent_away.append(received.actor)
 
     def _refuse(self, reason: str, received: Received) -> None:
-        worker = self._schedule.workers.get(received.actor)
-        self._reception.refuse(reason, worker.name if worker else "", received.key, received.host)
+        self._reception.refuse(reason, *self._sender(received.actor, received.host).about)
+
+    # Who lies
+
+    def _sender(self, actor: Actor, host: str = "") -> Sender:
+        worker = self._schedule.workers.get(actor)
+        return Sender(actor, worker.name if worker else "", self._links.key_of(actor), host)
+
+    def _case(self, received: Received, rollouts: Rollouts) -> Case:
+        return Case(self._sender(received.actor, received.host), rollouts, self._thetas[rollouts.version])
+
+    def _hear_verdicts(self) -> None:
+        """Whoever has lied is heard no more, and its answers go to others, unless an update has them already."""
+        for verdict in self._auditor.verdicts():
+            self._shut_out.add(verdict)
+            self._reception.refuse("forged", *verdict.case.sender.about)
+            liars = {actor for actor in self._schedule.workers if self._sender(actor) in self._shut_out}
+            for actor in liars | {verdict.case.sender.actor}:
+                self._leave(actor)
+                self._links.send(actor, SHUT_OUT)
+            for place, filed in list(self._filed.items()):
+                if filed.sender in self._shut_out and not (self._computing and place[0] == self._schedule.version):
+                    del self._filed[place]
+                    self._schedule.withdraw(place)
+
+    def _turn_away(self, received: Received) -> None:
+        self._refuse("shut_out", received)
+        self._links.send(received.actor, SHUT_OUT)
 
     # Actors
 
@@ -337,8 +367,7 @@ class Clerk:
 
     def _leave(self, actor: Actor) -> None:
         self._schedule.leave(actor)
-        if self._metrics_of.pop(actor, None):
-            self._list_targets()
+        self._targets.forget(actor)
 
     def _watch_the_door(self, now: float) -> None:
         """Whoever's key has been revoked is out, and with it, for a moment, everybody else."""
@@ -349,6 +378,7 @@ class Clerk:
         self._keys_due = now + KEYS_S
         if revoked := self._links.lock_out():
             log.warning("keys revoked: %s; all actors connect anew", ", ".join(sorted(revoked)))
+            self._shut_out.let_in(revoked)
             for actor in list(self._schedule.workers):
                 self._leave(actor)
 

@@ -16,6 +16,7 @@ PHASES = ("waiting", "decoding", "gradient", "publishing", "checkpoint")
 REASONS = (  # for which a message does not count, or a gradient or checkpoint fails; zero must be seen, too
     *("frames", "size", "kind", "fields", "layout", "header", "length", "shape", "maze", "steps", "not_finite"),
     *("stranger", "unknown", "late", "duplicate", "version", "contract", "key", "gradient", "checkpoint"),
+    *("forged", "shut_out"),
 )
 BUCKETS_S = tuple(1e-4 * 2.5**power for power in range(16))  # 100 us to 93 s
 

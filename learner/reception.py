@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from learner.admission import Replay, admit_all
-from protocol.config import ClewError, Config
+from protocol.config import Config
 from protocol.wire.frames import Limits, decode
 from protocol.wire.links import Received
 from protocol.wire.messages import Message, Rollouts
@@ -20,7 +20,6 @@ from protocol.wire.messages import Message, Rollouts
 # Answers are walked again together up to so many mazes, since more gain nothing, measured; and up to so many cells,
 # since every attempt needs a copy of those of its maze.
 MAZES_AT_ONCE, CELLS_AT_ONCE = 160, 1 << 21
-DIVERGED_AFTER = 20  # answers in a row, and a lease's time, without one that is finite
 ROUTINE = ("late", "duplicate", "version", "stranger")  # refusals of who was slow, or had just gone
 LINES_AT_ONCE = 100  # of the log that others cause, of one kind
 LINE_EVERY_S = 5.0  # after that
@@ -62,7 +61,6 @@ class Reception:
         self._at_once = answers_at_once(config)  # answers that are looked at together
         self._unchecked: list[tuple[Received, Rollouts]] = []  # answers that may count, in order
         self._dampers: defaultdict[str, Damper] = defaultdict(Damper)  # by reason
-        self._not_finite, self._finite_until = 0, 0.0  # answers in a row; when that began
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -99,21 +97,6 @@ class Reception:
         if log.isEnabledFor(level):
             fields = {"reason": reason, "count": self.refusals[reason], "actor": actor, "key": key, "host": host}
             self._dampers[reason].log(level, "message refused", **fields)
-
-    def watch_for_divergence(self, reason: str | None, update: int) -> None:
-        """Ends a run in which no actor can produce anything finite any more; a few that lie cannot end it."""
-        if reason is None:
-            self._not_finite = 0
-        elif reason == "not_finite":
-            self._not_finite += 1
-            if self._not_finite == 1:
-                self._finite_until = time.monotonic()
-            lasting = time.monotonic() - self._finite_until >= self._config.run.lease_timeout_s
-            if self._not_finite >= DIVERGED_AFTER and lasting:
-                raise ClewError(
-                    f"training has diverged: policies are not finite at update {update}; "
-                    "lower outer.learning_rate or inner.cell_step_size and start anew"
-                )
 
 
 def answers_at_once(config: Config) -> int:

@@ -59,7 +59,7 @@ class Schedule:
         self.reissued = 0  # of them again: after a deadline, or because the actor was gone
         self.doubled = 0  # of them a second time while the first was out: stragglers
         self.expired = 0  # leases whose deadline has passed
-        self._run = config.run
+        self._config, self._run = config, config.run
         self._first_issue = first_issue
         self._fresh = (version, 0)  # what goes out next for the first time
         self._returned: list[Place] = []  # a heap of what goes out again, before that
@@ -176,6 +176,18 @@ class Schedule:
             self._usual_s = former_s + MEMORY * (took_s - former_s)
         return reason
 
+    def first_answer(self, actor: Actor, rollouts: Rollouts) -> Rollouts | None:
+        """What was answered to the same lease first, where this actor has held that, too, and no update has it yet."""
+        place = self.workers[actor].held.get(rollouts.issue) if actor in self.workers else None
+        return self._answers.get(place[0], {}).get(place[1]) if place else None
+
+    def withdraw(self, place: Place) -> None:
+        """The answer to this chunk of a batch that no update has yet counts no more; the chunk goes to others."""
+        del self._answers[place[0]][place[1]]
+        if place not in self._copies:
+            self.reissued += 1
+            heapq.heappush(self._returned, place)
+
     def expire(self, now: float) -> int:
         """How many deadlines have passed. Their leases go to others; whoever answers first counts."""
         passed = 0
@@ -266,7 +278,7 @@ class Schedule:
         if place in self._alone and self._is_slow(self.workers[actor].took_s):
             self._alone.move_to_end(place, last=False)
         batch, chunk = place
-        seed = (self._run.seed, batch, chunk)
+        seed = seed_of(batch, chunk, self._config)
         return Lease(batch, chunk, number, self._version_of(batch), seed, self._run.lease_timeout_s)
 
     def _release(self, actor: Actor, number: int, now: float) -> None:
@@ -331,6 +343,11 @@ class Schedule:
         worker = self.workers[actor]
         if len(worker.held) < MAX_CAPACITY:
             self._free[rank(worker)].pop(actor, None)
+
+
+def seed_of(batch: int, chunk: int, config: Config) -> tuple[int, ...]:
+    """What everything random in a lease comes from."""
+    return config.run.seed, batch, chunk
 
 
 def rank(worker: Worker) -> int:

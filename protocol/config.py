@@ -177,6 +177,8 @@ class RunConfig(Section):
     lag: Annotated[int, Field(ge=0, le=16)] = 1  # updates that rollouts are behind
     lease_timeout_s: Annotated[float, Field(gt=0.0)] = 10.0  # after which a lease is given to someone else
     checkpoint_every: Positive = 200  # updates
+    # The share of answers that the learner computes again, to see that nobody lies; 1: no update before all are.
+    audit: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
 
     @model_validator(mode="after")
     def _whole_leases(self) -> RunConfig:

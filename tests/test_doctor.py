@@ -152,7 +152,7 @@ def test_the_learner_has_keys_and_the_actor_none(locked: tuple[Place, Party]) ->
 
 
 def test_the_learner_has_another_contract(place: Place) -> None:
-    refusal = Bye("refused", "the learner runs another version of clew; install the same one on both sides")
+    refusal = Bye("refused", "the learner runs another version of clew or numpy; install the same ones on both sides")
     with (
         closing(LearnerLinks(place.address, LIMITS)) as learner,
         running("doctor", "--connect", place.address, folder=place.folder) as doctor,
@@ -165,7 +165,7 @@ def test_the_learner_has_another_contract(place: Place) -> None:
         assert learner.send(received.actor, encode(refusal))
         output, _ = doctor.communicate(timeout=DEADLINE_S)
     assert doctor.returncode == 1
-    assert_fails(output, "contract", "the learner runs another version of clew", "install the same one")
+    assert_fails(output, "contract", "the learner runs another version of clew or numpy", "install the same one")
 
 
 def test_the_learner_is_there_but_does_not_answer(place: Place) -> None:

@@ -124,7 +124,7 @@ def test_an_actor_of_another_version_is_told_so_whatever_its_hello_looks_like(pl
     for hello in hellos:
         bye = answer(place.address, packed("Hello", hello, []))
         assert bye.verdict == "refused"
-        assert "another version of clew; install the same one" in bye.reason
+        assert "another version of clew or numpy; install the same ones" in bye.reason
     assert learner.metric('clew_learner_refusals_total{reason="contract"}') == len(hellos)
     assert learner.metric("clew_learner_actors") == 0
 
@@ -145,7 +145,7 @@ def answer(address: str, header: bytes) -> Bye:
 
 
 def test_an_actor_that_is_refused_says_why_and_ends(place: Place) -> None:
-    reason = "the learner runs another version of clew; install the same one on both sides"
+    reason = "the learner runs another version of clew or numpy; install the same ones on both sides"
     with closing(LearnerLinks(place.address, LIMITS)) as learner:
         actor = place.actor()
         received = learner.receive(DEADLINE_S)

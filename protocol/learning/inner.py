@@ -224,12 +224,12 @@ def _slopes(net: policy.Net, slope_AU: Array, scene: Scene) -> policy.Net:
     score_UA1 = slope_AU.T[:, :, None]
     back_UAH = score_UA1 * policy.spread(net["out"], scene) * (hidden_UAH > 0)
     each = {
-        "in": scene.x_UAF.swapaxes(1, 2) @ back_UAH,
+        "in": product(scene.x_UAF.swapaxes(1, 2), back_UAH),
         "bias": back_UAH.sum(1),
         "out": (score_UA1 * hidden_UAH).sum(1),
     }
     return {
-        name: (scene.member_UM.T @ value.reshape(len(value), -1)).reshape(mazes, *value.shape[1:])
+        name: product(scene.member_UM.T, value.reshape(len(value), -1)).reshape(mazes, *value.shape[1:])
         for name, value in each.items()
     }
 

@@ -81,7 +81,7 @@ def hidden(net: Net, scene: Scene) -> Array:
 
 def _own(value_M: Array, member_UM: Array) -> Array:
     """[U, ...] for each observation the value of its maze; as a product, whose gradient is one, too."""
-    return (member_UM @ value_M.reshape(len(value_M), -1)).reshape(len(member_UM), *value_M.shape[1:])
+    return product(member_UM, value_M.reshape(len(value_M), -1)).reshape(len(member_UM), *value_M.shape[1:])
 
 
 def spread(value: Array, scene: Scene) -> Array:

@@ -65,11 +65,9 @@ FIRST_PAUSE_S = 0.1  # after a handshake that failed; doubled with each further 
 LONGEST_PAUSE_S = 2.0
 RETRY_PAUSE_S = 1.0  # the longest, between two tries to connect to a name
 REFUSED_PAUSE_S = 30.0
-
+MORE, LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)  # flags
 
 log = logging.getLogger("clew")
-
-MORE, LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)  # flags
 
 
 class Received(NamedTuple):
@@ -136,7 +134,11 @@ class LearnerLinks:
             frames.append(part.bytes)
         self.received_bytes += sum(map(len, frames))
         host = _property(header, "Peer-Address") if not self.is_ipc else ""
-        return Received(actor, frames, host, key_in(actor) if self._keys else "")
+        return Received(actor, frames, host, self.key_of(actor))
+
+    def key_of(self, actor: bytes) -> str:
+        """The name of the key that it came with; nothing without keys."""
+        return key_in(actor) if self._keys else ""
 
     def _waited(self, timeout_s: float) -> bool:
         """Whether there is a message, after waiting for one or for the bell."""

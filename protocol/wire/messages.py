@@ -8,15 +8,14 @@ rules of the maze) the learner checks in `learner.admission`.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from protocol.wire.contract import contract
 from protocol.world.maze import Mazes
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -27,14 +26,7 @@ MAX_CAPACITY = 16  # leases that one actor may hold at once
 METRICS = r"^(([A-Za-z0-9._-]{1,200}|\[[0-9A-Fa-f:.]{2,45}\])?:[0-9]{1,5})?\z"
 
 
-def _contract() -> str:
-    digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-CONTRACT = _contract()  # what both sides must agree on, bytes and mathematics alike: the sources of `protocol`
+CONTRACT = contract()  # of this process; both sides must have the same
 
 
 @dataclass(frozen=True)
