@@ -128,6 +128,7 @@ class Server(TCPServer):
         self.pages = pages
         self._clients: list[Client] = []  # touched by the thread that accepts them alone
         super().__init__(address, BaseHTTPRequestHandler)  # `_answer` makes the handlers
+        self.socket.setblocking(False)  # a client that has gone again is not waited for
 
     @property
     def port(self) -> int:
@@ -136,8 +137,7 @@ class Server(TCPServer):
 
     def get_request(self) -> tuple[Any, Any]:
         """Strangers on the links may take all their descriptors, and this one is still there."""
-        with descriptors.spare():
-            return super().get_request()
+        return descriptors.opened(super().get_request)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Makes room for the new client: those who say nothing must not keep out those who ask."""

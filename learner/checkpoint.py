@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -230,8 +230,7 @@ def _newest_first(run_dir: Path) -> list[Path]:
 def _ours(folder: Path, suffix: str) -> list[Path]:
     """The files in `folder` that bear the name of a checkpoint's file and end in `suffix`: none of anybody else's."""
     try:
-        with descriptors.spare():
-            names = os.listdir(folder)
+        names = descriptors.opened(lambda: os.listdir(folder))
     except FileNotFoundError:
         return []
     return [folder / name for name in names if OURS.fullmatch(name) and name.endswith(suffix)]
@@ -245,9 +244,7 @@ def _update_of(path: Path) -> int:
 def _put(folder: Path, files: dict[str, bytes]) -> None:
     """Writes all of them before any gets its name; then each, in order, gets it and is on the disk."""
     for name, content in files.items():
-        with descriptors.spare():
-            file = (folder / (name + ".tmp")).open("wb")
-        with file:
+        with _written(folder / (name + ".tmp")) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -256,10 +253,14 @@ def _put(folder: Path, files: dict[str, bytes]) -> None:
         _sync(folder)
 
 
+def _written(path: Path) -> BinaryIO:
+    """A new file, open to be written."""
+    return descriptors.opened(lambda: path.open("wb"))
+
+
 def _sync(folder: Path) -> None:
     """The names in a folder are on the disk when it returns."""
-    with descriptors.spare():
-        opened = os.open(folder, os.O_RDONLY)
+    opened = descriptors.opened(lambda: os.open(folder, os.O_RDONLY))
     try:
         os.fsync(opened)
     finally:

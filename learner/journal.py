@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from protocol.config import ClewError
+from protocol.wire import descriptors
 
 Record = dict[str, Any]  # one update; `update` counts from 1
 
@@ -41,7 +42,7 @@ class Journal:
             path.touch()
             length = _length(path, update)
             self._whole = _mend(path, update) if length is None else length  # bytes of the file that are whole lines
-            self._file = path.open("ab", buffering=0)
+            self._file = descriptors.opened(lambda: path.open("ab", buffering=0))
             self._cut_back()
         except OSError as error:
             raise ClewError(f"cannot write to {run_dir}: {error.strerror}; choose another --run-dir") from None

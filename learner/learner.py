@@ -28,7 +28,6 @@ from learner.outer import Batch, Gradient, meta_gradient
 from learner.parallel import Team
 from protocol.config import ClewError, Config
 from protocol.learning.inner import initial_theta, unflatten
-from protocol.wire import descriptors
 from protocol.wire.frames import Limits
 from protocol.wire.keys import LearnerKeys
 from protocol.wire.links import LearnerLinks
@@ -68,7 +67,7 @@ class Learner:
         self._team = team
         self.metrics = LearnerMetrics(self._now)
 
-        with ExitStack() as undo, descriptors.spare():
+        with ExitStack() as undo:
             links = LearnerLinks(bind, Limits.of(config), keys)
             undo.callback(links.close)
             self._lock = Lock(run_dir)

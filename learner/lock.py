@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from protocol.config import ClewError
+from protocol.wire import descriptors
 
 
 class Lock:
@@ -23,7 +25,7 @@ class Lock:
             with ExitStack() as undo:
                 run_dir.mkdir(parents=True, exist_ok=True)
                 for path, mode in ((run_dir, os.O_RDONLY), (run_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)):
-                    descriptor = os.open(path, mode, 0o644)
+                    descriptor = descriptors.opened(partial(os.open, path, mode, 0o644))
                     undo.callback(os.close, descriptor)
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._held = undo.pop_all()

@@ -1,51 +1,64 @@
 """Open files: as many as the system allows, and some of them not for the network.
 
 Every connection takes one, also that of a stranger who says nothing. So the limit (`ulimit -n`) stays below what it
-could be, except for the moment in which something else is opened: strangers who take all that there is keep nobody from
-writing a checkpoint, reading who may connect, or answering whether all is well.
+could be. Where it is reached and something else is to be opened, it rises for that moment, by no more than that one
+file needs: strangers who take all that there is keep nobody from writing a checkpoint, reading who may connect, or
+answering whether all is well.
 """
 
 from __future__ import annotations
 
+import errno
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from threading import Lock
+from typing import TypeVar
+
+T = TypeVar("T")
 
 MOST = 65_536  # more are never asked for: each is memory, too
 SPARE = 128  # not for the network
 FEWEST = 4 * SPARE  # where there are no more than this, none are kept
 
 _lock = Lock()
-_lent = 0  # how many `spare` are under way
 _usual = _largest = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def raise_the_limit() -> None:
-    """To what the system allows this process, less what `spare` keeps."""
+    """To what the system allows this process, less what is kept for `opened`."""
     global _usual, _largest
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with _lock:
         most = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
         _largest = max(most, _largest, soft)
         _usual = _largest - SPARE if _largest > FEWEST else _largest
-        _limit(_largest if _lent else _usual)
+        _limit(_usual)
 
 
-@contextmanager
-def spare() -> Iterator[None]:
-    """Around what opens something that is not the network's: in here there is room for it."""
-    global _lent
-    with _lock:
-        _lent += 1
-        _limit(_largest)
+def opened(open_it: Callable[[], T]) -> T:
+    """What `open_it` returns, which opens one file or connection that is not the network's, and never waits.
+
+    The network takes from the same numbers, and may be quicker: then the next number is tried, until none is left.
+    """
     try:
-        yield
-    finally:
-        with _lock:
-            _lent -= 1
-            if not _lent:
-                _limit(_usual)
+        return open_it()
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        refusal = error
+    with _lock:
+        try:
+            for limit in range(_usual + 1, _largest + 1):
+                _limit(limit)
+                try:
+                    return open_it()
+                except OSError as error:
+                    if error.errno != errno.EMFILE:
+                        raise
+            raise refusal
+        finally:
+            _limit(_usual)
 
 
 def _limit(soft: int) -> None:

@@ -159,8 +159,7 @@ def _unreadable(folder: Path, error: OSError) -> str:
 
 def names_in(folder: Path) -> list[str]:
     """Of the keys in a folder, whatever they are worth; OSError without the folder."""
-    with descriptors.spare():
-        files = [file for file in os.listdir(folder) if not file.startswith(".")]
+    files = [file for file in descriptors.opened(lambda: os.listdir(folder)) if not file.startswith(".")]
     return sorted(file.removesuffix(".key") for file in files if file.endswith(".key"))
 
 
@@ -226,8 +225,7 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
     if _is_open(path):
         raise ValueError(f"anyone can write to it (mode {status.st_mode & 0o777:04o})")
     try:
-        with descriptors.spare():
-            public, secret = load_certificate(path)
+        public, secret = descriptors.opened(lambda: load_certificate(path))
     except (ValueError, IndexError):
         raise ValueError("there is no public key in it") from None
     except OSError as error:

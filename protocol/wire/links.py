@@ -185,9 +185,8 @@ class LearnerLinks:
         self._rope.close()
 
     def _open(self) -> None:
-        with descriptors.spare():
-            self._open_work()
-            self._open_theta()
+        self._open_work()
+        self._open_theta()
 
     def _open_work(self) -> None:
         # ROUTER counts from a number of libc's generator on, which is the same in every process that does not do this.
@@ -230,8 +229,7 @@ class LearnerLinks:
             extra={"key": key, "host": host},
         )
         self._contexts.pop().destroy(0)
-        with descriptors.spare():
-            self._open_theta()
+        self._open_theta()
 
     def _close(self, linger_ms: int) -> None:
         while self._contexts:
