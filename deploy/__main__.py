@@ -1,16 +1,18 @@
-"""`clew`, or `python -m deploy`. Ctrl-C ends it without a traceback even while modules are still being imported."""
+"""`clew`, or `python -m deploy`. Ctrl-C ends it as it ends other programs, without a traceback.
+
+As an exception it would be raised anywhere, also while modules are imported, and in destructors, which print it. A
+command that has something to undo asks for it: `deploy.cli.stop_signals`, `deploy.command.bench.interruptible`.
+"""
 
 import signal
 
 
 def main() -> None:
     """Hands over to `deploy.cli`, which takes a second to import."""
-    interrupts = signal.getsignal(signal.SIGINT)  # a shell may have asked to ignore Ctrl-C
-    if interrupts is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell may have asked to ignore Ctrl-C
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from deploy import cli
 
-    signal.signal(signal.SIGINT, interrupts)
     cli.main()
 
 

@@ -20,7 +20,23 @@ from rich.console import Console
 
 from deploy import keys as keyring
 from deploy import logs, output, status
+from deploy.command.bench import bench
 from deploy.command.evaluate import evaluate
+from deploy.command.options import (
+    Actors,
+    BeginOrResume,
+    ConfigFile,
+    Device,
+    Keys,
+    LogFormat,
+    MetricsHost,
+    MetricsPort,
+    Resume,
+    RunDir,
+    Seed,
+    Set,
+    Updates,
+)
 from deploy.display import Display, Tally
 from deploy.heap import keep_freed_memory
 from deploy.local import Fleet, LearnerError
@@ -37,32 +53,6 @@ UsageError: Any = typer.BadParameter.__mro__[1]  # a command line that cannot be
 
 ADDRESS = "tcp://127.0.0.1:7777"
 MOST_LETTERS = 200  # of an actor's name
-
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; see deploy/configs.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE over everything else; repeatable.")]
-Seed = Annotated[int | None, typer.Option(help="The run's seed, instead of run.seed.")]
-Updates = Annotated[int | None, typer.Option(help="How many updates, instead of run.updates.")]
-RunDir = Annotated[
-    Path | None,
-    typer.Option(help="Where the run is kept; a new directory in runs, named after the time, if not given."),
-]
-Keys = Annotated[
-    Path | None, typer.Option("--keys", metavar="DIR", help="The process's key directory; see `clew keys`.")
-]
-MetricsPort = Annotated[
-    int | None, typer.Option(min=0, max=65_535, help="Serve /metrics and /healthz there; 0: any free port.")
-]
-MetricsHost = Annotated[
-    str, typer.Option(help="Where to serve them: 0.0.0.0, or :: with IPv6, for a Prometheus on another machine.")
-]
-LogFormat = Annotated[logs.Style, typer.Option(help="Log format: text or json.")]
-Device = Annotated[str, typer.Option(help="The learner's device: auto (a GPU where there is one), cpu or cuda.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")]
-BeginOrResume = Annotated[
-    bool,
-    typer.Option("--begin-or-resume", help="Resume the run of --run-dir, or begin it where there is none yet."),
-]
-Actors = Annotated[int, typer.Option(min=1, max=1_000, help="How many actor processes to start.")]
 
 
 def main() -> None:
@@ -308,49 +298,7 @@ def doctor(
 app.command()(evaluate)
 
 
-@app.command()
-def bench(
-    rule: Annotated[
-        str | None, typer.Option(help="The update rule, instead of inner.rule: sgd, meta-sgd or learned.")
-    ] = None,
-    actors: Annotated[
-        int | None,
-        typer.Option(min=1, max=100_000, help="How many actor processes: 2, or 1,000 simulated ones."),
-    ] = None,
-    assignments: Set = None,
-    device: Device = "auto",
-    links: Annotated[
-        bool,
-        typer.Option("--links", help="The links alone: simulated actors on real sockets, with and without keys."),
-    ] = False,
-    target: Annotated[
-        bool,
-        typer.Option("--target", help="Seconds of training of perfect.toml until one attempt at a maze is enough."),
-    ] = False,
-    as_json: output.Json = False,
-) -> None:
-    """Measure environment steps per second, end to end, and what takes the time."""
-    require("torch", "safetensors")
-    from deploy import bench as training
-    from deploy import bench_links, bench_target
-
-    if links and target:
-        raise ClewError("--links and --target measure different things; give one of them")
-    given = [*([f"inner.rule={rule}"] if rule else []), *(assignments or [])]
-    if links:
-        figures = bench_links.bench(actors or 1_000)
-        table = bench_links.report
-    elif target:
-        figures = bench_target.bench(load(bench_target.CONFIG, given), actors or 2, device)
-        table = bench_target.report
-    else:
-        given = [*training.SETTING, *given]
-        figures = training.bench(load(None, given), actors or 2, device)
-        table = training.report
-    if as_json:
-        print(json.dumps({**context(), **figures}))
-    else:
-        output.show(table(figures))
+app.command()(bench)
 
 
 def configured(

@@ -147,7 +147,7 @@ def test_a_warning_of_any_command_is_one_plain_line(tmp_path: Path) -> None:
     assert re.search(r" WARNING clew \| .*/a\\nb\\x1b\[2J/checkpoints/00000004\.json is damaged", warning)
 
 
-@pytest.mark.parametrize("command", [("evaluate", "RUN", "--count", "300"), ("learner", *TINY)])
+@pytest.mark.parametrize("command", [("evaluate", "RUN", "--count", "300"), ("learner", *TINY), ("bench",)])
 def test_ctrl_c_leaves_no_traceback_however_early(command: tuple[str, ...], trained: Path, tmp_path: Path) -> None:
     """Also while modules are being imported, which takes a second."""
     arguments = [str(trained) if part == "RUN" else part for part in command]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -60,9 +59,6 @@ def evaluate(
     from deploy.study import exam, report
 
     keep_freed_memory()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # There is nothing to undo, and an exception would also be raised where none can be, such as in a destructor.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     if more_mazes and not mazes:
         raise ClewError(f"{more_mazes[0]} is one argument too many; name maze files after --mazes")
     drawing = {"--family": family, "--side": side, "--count": count}
