@@ -9,12 +9,15 @@ import signal
 import threading
 import time
 from collections import deque
+from collections.abc import Collection
 from contextlib import suppress
 
 from actors.metrics import ActorMetrics
 from actors.rollout import collect
+from protocol import own
 from protocol.config import ClewError, Config
 from protocol.wire.address import Address
+from protocol.wire.contract import own_contract
 from protocol.wire.frames import ACTOR_LIMITS, WireError, decode, encode
 from protocol.wire.keys import ActorKeys
 from protocol.wire.links import ActorLinks
@@ -41,8 +44,10 @@ class Interrupted(BaseException):
 class Actor:
     """One worker. Single-threaded: hear what came, work on a lease, again."""
 
-    def __init__(self, connect: str, name: str, keys: ActorKeys | None = None) -> None:
+    def __init__(self, connect: str, name: str, keys: ActorKeys | None = None, modules: Collection[str] = ()) -> None:
+        """`modules`: of the user's own, which it may import where the learner's config names them; no others."""
         self.should_exit = False
+        self._modules = modules
         self.metrics_at = ""  # where its metrics are served, as Hello says it
         self._connect = connect
         self._links = ActorLinks(connect, keys)  # there as soon as there is a learner
@@ -159,8 +164,8 @@ class Actor:
         if welcome.session != self._session:
             self._session = welcome.session
             self._log.extra = {"run": welcome.run}
+            self._config = admitted(Config.model_validate_json(welcome.config), welcome.own, self._modules)
             self._log.info("works for the learner at %s", self._connect)
-            self._config = Config.model_validate_json(welcome.config)
             self._leases.clear()
             self._thetas.clear()
 
@@ -206,6 +211,24 @@ class Actor:
         elif now >= self._fetch_due:
             self._links.send(encode(Fetch(version)))
             self._fetch_due = now + FETCH_S
+
+
+def admitted(config: Config, contract: str, modules: Collection[str]) -> Config:
+    """A learner's config, whose functions of the user's own this actor has; ClewError where it may not, or has others.
+
+    Nothing is imported that `modules` does not name, whatever the learner wants.
+    """
+    for name in config.own:
+        if (module := own.module_of(name)) not in modules:
+            raise ClewError(
+                f"the learner's config names '{name}', and this actor may not import '{module}'; "
+                f"if you trust that module, start the actor with --module {module}"
+            )
+    if own_contract(config.own) != contract:
+        named = " or ".join(sorted(set(map(own.module_of, config.own))))
+        raise ClewError(f"the source of {named} is not the learner's; bring the same one to both machines")
+    own.require(config)
+    return config
 
 
 def work_on(lease: Lease, theta_P: Floats, config: Config) -> Rollouts:

@@ -30,6 +30,7 @@ ACTOR_NICENESS = 10  # where cores are few, actors give way to the learner, whic
 def main() -> None:
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=end_with_parent, daemon=True).start()
+    sys.path += [folder for folder in job.pop("path", ()) if folder not in sys.path]
     keep_freed_memory()
     logs.configure("text", job["role"], logging.WARNING)
     code = ROLES[job.pop("role")](**job)
@@ -66,12 +67,12 @@ def tell(record: dict[str, Any]) -> None:
         print(json.dumps(record), flush=True)
 
 
-def act(connect: str, name: str, metrics_port: int | None) -> int:
+def act(connect: str, name: str, metrics_port: int | None, modules: list[str]) -> int:
     from actors.actor import Actor, live
 
     os.nice(ACTOR_NICENESS)
     try:
-        one = Actor(connect, name)
+        one = Actor(connect, name, modules=modules)
         with serve(metrics_port, one.metrics.registry, lambda: one.is_ready) as server:
             one.metrics_at = f"{LOOPBACK}:{server.port}" if server else ""
             live(one)

@@ -31,6 +31,7 @@ from deploy.command.options import (
     LogFormat,
     MetricsHost,
     MetricsPort,
+    Modules,
     Resume,
     RunDir,
     Seed,
@@ -119,8 +120,6 @@ def train(
 ) -> None:
     """Train: a learner and actors on this machine, until the updates are done or Ctrl-C."""
     require("torch", "safetensors")
-    import numpy as np
-
     from learner import checkpoint
     from protocol.world import families
 
@@ -131,10 +130,7 @@ def train(
         )
     folder = run_folder(run_dir, resume)
     settings = configured(config, assignments, seed, updates, folder if resume else None)
-    if "file" in settings.maze.families:  # else the actors would die of it, one after another
-        families.sample(
-            settings.maze.model_copy(update={"family": "file"}), 1, np.random.default_rng(0), held_out=False
-        )
+    families.try_out(settings.maze)  # else the actors would die of it, one after another
     former = checkpoint.beginning(folder, settings, resume)  # a refusal comes before anything is started
     tally = Tally(settings, former.update if former else 0)
     display, alive = Display(Console()), 0
@@ -217,6 +213,7 @@ def actor(
     connect: Annotated[str, typer.Option(help="The learner's address: tcp://HOST:PORT or ipc://PATH.")],
     name: Annotated[str, typer.Option(help="The actor's name in logs.")] = "actor",
     keys: Keys = None,
+    modules: Modules = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = status.LOOPBACK,
     metrics_address: Annotated[
@@ -239,7 +236,7 @@ def actor(
         )
     keep_freed_memory()
     logs.configure(log_format, "actor", actor=name)
-    one = Actor(connect, name, ActorKeys.of(keys) if keys else None)
+    one = Actor(connect, name, ActorKeys.of(keys) if keys else None, modules or ())
     registry = one.metrics.registry
     with status.serve(metrics_port, registry, lambda: one.is_ready, host=metrics_host) as server:
         one.metrics_at = metrics_address or (f":{server.port}" if server else "")
@@ -251,6 +248,7 @@ def on_ray(
     connect: Annotated[str, typer.Option(help="The learner's address, as the cluster's nodes see it.")],
     actors: Annotated[int, typer.Option(min=1, help="How many actors; each takes a core.")],
     keys: Keys = None,
+    modules: Modules = None,
     address: Annotated[
         str, typer.Option(help="The Ray cluster's HOST:PORT; auto: RAY_ADDRESS, or the one of this machine.")
     ] = "auto",
@@ -263,7 +261,7 @@ def on_ray(
     mine = ActorKeys.of(keys) if keys else None
     from deploy.ray import Team
 
-    with Team(address, connect, actors, mine, metrics_host) as team, stop_signals() as stopped:
+    with Team(address, connect, actors, mine, metrics_host, modules or ()) as team, stop_signals() as stopped:
         print(f"{actors} actors for {connect}", flush=True)
         is_over = team.wait(stopped)
     print("the run is over" if is_over else "stopped")

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from protocol.config import ClewError, Config
+from protocol.own import module_of
 from protocol.wire.address import MAX_IPC_PATH
 
 Record = dict[str, Any]  # one line of updates.jsonl
@@ -47,8 +48,10 @@ class Fleet:
         self._private = private_folder()
         self._logs = Path(self._private.name)
         address = f"ipc://{self._private.name}/learner"
+        path = sys.path if config.own else []  # where modules of the user's own are
         job = {
             "role": "learner",
+            "path": path,
             "config": config.model_dump(mode="json"),
             "run_dir": str(run_dir),
             "bind": address,
@@ -64,10 +67,9 @@ class Fleet:
         for listener in self._listeners:
             listener.start()
         actors_port = None if metrics_port is None else 0
-        jobs = [
-            {"role": "actor", "connect": address, "name": f"actor-{number}", "metrics_port": actors_port}
-            for number in range(actors)
-        ]
+        modules = sorted(set(map(module_of, config.own)))  # who started this process has named them
+        actor = {"role": "actor", "path": path, "connect": address, "metrics_port": actors_port, "modules": modules}
+        jobs = [{**actor, "name": f"actor-{number}"} for number in range(actors)]
         self._actors = [Post(job, self._logs) for job in jobs]
 
     def __enter__(self) -> Self:

@@ -38,12 +38,12 @@ log = logging.getLogger("clew")
 class Worker:
     """What runs on a node of the cluster."""
 
-    def work(self, connect: str, name: str, keys: ActorKeys | None, metrics_host: str) -> str:
+    def work(self, connect: str, name: str, keys: ActorKeys | None, metrics_host: str, modules: Sequence[str]) -> str:
         """Until the run is over; what it says is a refusal, for a user to mend."""
         keep_freed_memory()
         logs.configure("text", "actor", actor=name)
         try:
-            live(Actor(connect, name, keys), metrics_host)
+            live(Actor(connect, name, keys, modules), metrics_host)
         except ClewError as error:
             return str(error)
         except Exception:  # nobody's to mend: a fresh process may do better, as it would for `clew actor`
@@ -64,7 +64,13 @@ class Team:
     """The actors of one run. `with Team(…) as team: team.wait(stopped)`"""
 
     def __init__(
-        self, address: str, connect: str, actors: int, keys: ActorKeys | None = None, metrics_host: str = ""
+        self,
+        address: str,
+        connect: str,
+        actors: int,
+        keys: ActorKeys | None = None,
+        metrics_host: str = "",
+        modules: Sequence[str] = (),
     ) -> None:
         """They start as the cluster has a core for each; whoever finds none waits for one."""
         join(address)
@@ -72,7 +78,7 @@ class Team:
         hire = ray.remote(max_restarts=-1, max_task_retries=-1, **place)(Worker).remote
         self._workers = [hire() for _ in range(actors)]
         self._work: list[Any] = [
-            worker.work.remote(connect, f"ray-{number}", keys, metrics_host)
+            worker.work.remote(connect, f"ray-{number}", keys, metrics_host, modules)
             for number, worker in enumerate(self._workers)
         ]
 

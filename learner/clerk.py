@@ -22,6 +22,7 @@ from learner.reception import Damper, Reception
 from learner.schedule import Actor, Place, Schedule
 from learner.targets import Targets
 from protocol.config import Config
+from protocol.wire.contract import own_contract
 from protocol.wire.frames import WireError, encode
 from protocol.wire.links import LearnerLinks, Received
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Ping, Rollouts, Theta, Welcome
@@ -276,8 +277,8 @@ class Clerk:
             self._targets.note(Sender(actor, hello.actor, received.key, received.host), hello.metrics)
 
     def _welcome(self) -> Welcome:
-        config, port = self._config.model_dump_json(), self._links.theta_port
-        return Welcome(self._run, self._session, config, port, self._schedule.version, time.time())
+        told, port, own = self._config.model_dump_json(), self._links.theta_port, own_contract(self._config.own)
+        return Welcome(self._run, self._session, told, port, self._schedule.version, time.time(), own)
 
     def _take(self, received: Received, rollouts: Rollouts) -> None:
         """Only what a lease asked for is worth a closer look, and that together with all others that wait for one."""

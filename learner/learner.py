@@ -26,6 +26,7 @@ from learner.lock import Lock
 from learner.metrics import LearnerMetrics, Live
 from learner.outer import Batch, Gradient, meta_gradient
 from learner.parallel import Team
+from protocol import own
 from protocol.config import ClewError, Config
 from protocol.learning.inner import initial_theta, unflatten
 from protocol.wire.frames import Limits
@@ -65,6 +66,7 @@ class Learner:
         self._config, self._run_dir, self._device = config, run_dir, device
         self._on_update = on_update or (lambda record: None)
         self._team = team
+        own.require(config)
         self.metrics = LearnerMetrics(self._now)
 
         with ExitStack() as undo:

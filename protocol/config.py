@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -21,8 +23,26 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # MODULE:FUNCTION, as `protocol.own` resolves it
+
+
+def named_of(*known: str) -> AfterValidator:
+    """A name of clew's, or that of a function of the user's own. It is looked at, and nothing is imported."""
+
+    def check(name: str) -> str:
+        if name in known or OWN.fullmatch(name):
+            return name
+        listed = f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}, or " if known else ""
+        raise PydanticCustomError("named", f"Input should be {listed}a function of your own, 'MODULE:FUNCTION'")
+
+    return AfterValidator(check)
+
+
 MAX_SIDE = 127  # cells along one edge of any maze
-Family = Literal["perfect", "braided", "blocks", "rooms", "mouse", "file"]
+Family = Annotated[str, named_of("perfect", "braided", "blocks", "rooms", "mouse", "file")]
+ODD_SIDES = ("perfect", "braided", "rooms", "mouse")  # families whose rooms lie in every second row and column
+Credit = Annotated[str, named_of("policy-gradient", "cell-advantage")]
+Feature = Annotated[str, named_of()]
 Side = Annotated[int, Field(ge=5, le=MAX_SIDE)]
 
 
@@ -50,10 +70,17 @@ def _sides(value: object) -> object:
     return _one_or_several(value, "maze.side", Side)
 
 
+def _features(value: object) -> object:
+    if value in ([], (), "[]"):
+        return ()
+    one_or_several = _one_or_several(value, "inner.credit_features", Feature)
+    return (one_or_several,) if isinstance(one_or_several, str) else one_or_several
+
+
 class MazeConfig(Section):
     """Which mazes are drawn. A lease draws one of the families and one of the sides, each as likely as the others."""
 
-    # The families, one or a list.
+    # The families, one or a list; 'MODULE:FUNCTION' is one of your own, see `families.of_ones_own`.
     family: Annotated[Family | tuple[Family, ...], BeforeValidator(_families)] = (
         "perfect",
         "braided",
@@ -91,7 +118,7 @@ class MazeConfig(Section):
     def _consistent(self) -> MazeConfig:
         for family in self.families:
             for side in self.sides:
-                if family not in ("blocks", "file") and side % 2 == 0:
+                if family in ODD_SIDES and side % 2 == 0:
                     raise ValueError(
                         f"maze side must be odd and at least 5 for family '{family}', got {side}; set maze.side"
                     )
@@ -142,12 +169,23 @@ class InnerConfig(Section):
     attempts: Annotated[int, Field(ge=1, le=1000)] = 1  # E attempts (episodes) before each inner step
     # credit, what a step is reinforced by, before what is learned of it. policy-gradient: the attempt's return less
     # that of the others in its maze, which is unbiased. cell-advantage: the return to go less its mean over all visits
-    # to the cell, which tells the way from a detour.
-    credit: Literal["policy-gradient", "cell-advantage"] = "cell-advantage"
+    # to the cell, which tells the way from a detour. 'MODULE:FUNCTION': what a function of your own says.
+    credit: Credit = "cell-advantage"
+    # What else the credit network of rule 'learned' knows of a step: functions of your own, one number of a step each.
+    credit_features: Annotated[tuple[Feature, ...], BeforeValidator(_features)] = ()
     discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9  # gamma of that return to go
     cell_step_size: Annotated[float, Field(ge=0.0)] = 5.0  # alpha of the fast weights; where rules that learn it start
     step_size: Annotated[float, Field(ge=0.0)] = 0.02  # the same of the network's parameters, if all are adapted
     credit_hidden: Annotated[int, Field(ge=1, le=256)] = 8  # hidden units of the credit network
+
+    @model_validator(mode="after")
+    def _features_of_a_network(self) -> InnerConfig:
+        if self.credit_features and self.rule != "learned":
+            raise ValueError(
+                f"inner.credit_features are for the credit network, which rule '{self.rule}' has not; "
+                "set inner.rule to learned, or inner.credit to a function of your own"
+            )
+        return self
 
 
 class OuterConfig(Section):
@@ -212,6 +250,12 @@ class Config(Section):
     inner: InnerConfig = InnerConfig()
     outer: OuterConfig = OuterConfig()
     run: RunConfig = RunConfig()
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The functions of the user's own that it names, MODULE:FUNCTION, each once."""
+        named = (*self.maze.families, self.inner.credit, *self.inner.credit_features)
+        return tuple(dict.fromkeys(name for name in named if ":" in name))
 
     @model_validator(mode="after")
     def _counts_once(self) -> Config:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from protocol.config import MazeConfig
-from protocol.world.families import _depth_first_trees, _uniform_trees, sample
+from protocol.world.families import sample
 from protocol.world.maze import (
     EXIT,
     FREE,
@@ -32,6 +32,7 @@ from protocol.world.maze import (
     shortest_M,
 )
 from protocol.world.maze import held_out as is_held_out
+from protocol.world.trees import depth_first, uniform
 
 Integers = npt.NDArray[np.int64]
 
@@ -184,7 +185,7 @@ def chi_square_is_small(counts: list[int], chances: list[float]) -> bool:
 
 
 def test_trees_of_doors_are_uniform() -> None:
-    trees = Counter(tuple(tree) for tree in _edges(_uniform_trees(50_000, 3, np.random.default_rng(0)), 3))
+    trees = Counter(tuple(tree) for tree in _edges(uniform(50_000, 3, np.random.default_rng(0)), 3))
     assert len(trees) == 192  # the spanning trees of 3x3 rooms
     assert chi_square_is_small(list(trees.values()), [1 / 192] * 192)
 
@@ -192,7 +193,7 @@ def test_trees_of_doors_are_uniform() -> None:
 def test_perfect_mazes_are_as_often_as_a_depth_first_walk_makes_them() -> None:
     exact = depth_first_chances((0,), frozenset(), 3)
     assert sum(exact.values()) == pytest.approx(1)
-    drawn = Counter(tuple(tree) for tree in _edges(_depth_first_trees(20_000, 3, np.random.default_rng(0)), 3))
+    drawn = Counter(tuple(tree) for tree in _edges(depth_first(20_000, 3, np.random.default_rng(0)), 3))
     assert set(drawn) <= {tuple(sorted(tree)) for tree in exact}
     trees = list(exact)
     assert chi_square_is_small([drawn[tuple(sorted(tree))] for tree in trees], [exact[tree] for tree in trees])
@@ -228,7 +229,7 @@ def depth_first_chances(
 def test_trees_grow_straight_on_and_around_what_stays_apart() -> None:
     apart = np.zeros((6, 6), np.bool_)
     apart[2:4, 2:4] = True
-    winding, straight = (_depth_first_trees(200, 6, np.random.default_rng(0), share, apart) for share in (0.0, 0.9))
+    winding, straight = (depth_first(200, 6, np.random.default_rng(0), share, apart) for share in (0.0, 0.9))
     for trees in (winding, straight):
         assert (trees[:, apart.reshape(-1)] == np.flatnonzero(apart)).all()
         for edges in _edges(trees, 6):
@@ -411,7 +412,8 @@ def test_family_and_side_are_one_or_several(setting: str, value: object, stored:
         ({"side": "nine"}, "Input should be a valid integer, unable to parse string as an integer"),
         (
             {"family": ["perfct"]},
-            "Input should be 'perfect', 'braided', 'blocks', 'rooms', 'mouse' or 'file'",
+            "Input should be 'perfect', 'braided', 'blocks', 'rooms', 'mouse' or 'file', "
+            "or a function of your own, 'MODULE:FUNCTION'",
         ),
     ],
 )

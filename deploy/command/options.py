@@ -33,4 +33,8 @@ BeginOrResume = Annotated[
     bool,
     typer.Option("--begin-or-resume", help="Resume the run of --run-dir, or begin it where there is none yet."),
 ]
+Modules = Annotated[
+    list[str] | None,
+    typer.Option("--module", help="A module of your own that an actor may import if the config names it; repeatable."),
+]
 Actors = Annotated[int, typer.Option(min=1, max=1_000, help="How many actor processes to start.")]

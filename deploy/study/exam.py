@@ -13,12 +13,10 @@ from pydantic import ValidationError
 
 from deploy.logs import printable
 from deploy.settings import explain
-from protocol.config import ClewError, Config, MazeConfig
+from protocol.config import ODD_SIDES, ClewError, Config, MazeConfig
 from protocol.learning.credit import horizons
 from protocol.world import families
 from protocol.world.maze import Ints, Mazes, read_mazes, shortest_M
-
-ANY_SIDE = ("blocks", "file")  # families that have mazes of even sides, too
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def _settings(config: MazeConfig, family: str | None, side: int | None) -> Itera
     sides = (side,) if side else config.sides
     for each in (family,) if family else config.families:
         for one in sides[:1] if each == "file" else sides:
-            if each not in ANY_SIDE and one % 2 == 0:
+            if each in ODD_SIDES and one % 2 == 0:
                 raise ClewError(f"the mazes of family '{each}' have odd sides, got {one}; give --side an odd number")
             yield _setting(config, each, one)
 

@@ -1,4 +1,4 @@
-"""The depth-first trees of `world/families.py`, one maze after another."""
+"""The depth-first trees of `world/trees.py`, one maze after another."""
 
 # T steps of growth, M mazes, R rooms of one maze, with a frame around them, A moves
 
@@ -19,7 +19,7 @@ def grow(
     way_MR: Numbers,
     depth_M: Numbers,
 ) -> None:
-    """Some steps of `families._depth_first_trees`, with its arrays. `chance_TX`: the random numbers of each."""
+    """Some steps of `trees.depth_first`, with its arrays. `chance_TX`: the random numbers of each."""
     mazes, moves = len(depth_M), len(around_A)
     for maze in range(mazes):
         seen_R, parent_R, way_R = seen_MR[maze], parent_MR[maze], way_MR[maze]

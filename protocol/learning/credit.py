@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from protocol import own
 from protocol.compiled import compiled, plain
-from protocol.config import Config
+from protocol.config import ClewError, Config
 from protocol.world.maze import EXIT, UNREACHABLE, Bools, Floats, Indices, Ints, Mazes
 from protocol.world.walk import Walk
 
-HINDSIGHT = 11  # G, what `hindsight` knows of a step
+HINDSIGHT = 11  # what `hindsight` knows of a step, beside what functions of the user's own say
 ADVANTAGE = 1  # the row of it that holds the advantage
 
 
@@ -102,11 +103,39 @@ def advantage(steps: Steps, config: Config) -> Floats:
     """[N] what the inner step reinforces; see InnerConfig.credit."""
     if config.inner.credit == "policy-gradient":
         return leave_one_out(steps.returns(config.run.discount), steps.attempts)[steps.attempt_N]
+    if ":" in config.inner.credit:
+        return of_ones_own(config.inner.credit, steps)
     return cell_advantage(steps.returns_to_go(config.inner.discount), steps.walk.at_N, steps.mazes.cells)
+
+
+def of_ones_own(name: str, steps: Steps) -> Floats:
+    """[N] what a function of the user's own says of each step.
+
+    It must be a function of `steps` alone, but for their `walk.row_N`, whose numbers differ from process to process;
+    and made of what has the same bits everywhere: additions, multiplications, divisions, comparisons.
+    """
+    said_N = np.asarray(own.function(name)(steps)).astype(np.float32)
+    strange = int((~np.isfinite(said_N)).sum())
+    if said_N.shape != steps.time_N.shape or strange:
+        raise ClewError(
+            f"'{name}' must return a finite number for each of {len(steps.time_N)} steps, "
+            f"got an array {list(said_N.shape)}, in which {strange} are not finite; mend the function"
+        )
+    return said_N
 
 
 def hindsight(steps: Steps, way_C: Ints, attempts_left: int, config: Config) -> Floats:
     """[G, N] what is known of each step once its attempts are over: the input of the credit network.
+
+    The rows are those of `_hindsight`, and one of each function of the user's own.
+    """
+    known_GN = _hindsight(steps, way_C, attempts_left, config)
+    own_GN = [of_ones_own(name, steps)[None] for name in config.inner.credit_features]
+    return np.concatenate([known_GN, *own_GN]) if own_GN else known_GN
+
+
+def _hindsight(steps: Steps, way_C: Ints, attempts_left: int, config: Config) -> Floats:
+    """[HINDSIGHT, N] what clew itself knows.
 
     Return to go, advantage, whether the attempt found an exit, whether the step lies on the loop-erased path, whether
     it was the last visit to its cell, whether it hit a wall, time as a share of the horizon, whether it went toward the

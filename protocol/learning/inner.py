@@ -66,8 +66,8 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
         if inner.adapts == "all":
             theta |= {f"step_size.{name}": shape for name, shape in net.items()}
     if inner.rule == "learned":
-        units = inner.credit_hidden
-        theta |= {"keep": (1,), "credit.in": (HINDSIGHT, units), "credit.out": (units,)}
+        known, units = HINDSIGHT + len(inner.credit_features), inner.credit_hidden
+        theta |= {"keep": (1,), "credit.in": (known, units), "credit.out": (units,)}
         if config.policy.dreams:
             theta |= {"dream.in": (DREAMT, units), "dream.out": (units,)}
     return theta

@@ -2,19 +2,22 @@
 
 Comments and docstrings are not part of it, nor how connections are made. Of numpy the first two numbers of the version
 are, since the third changes no random numbers. The processor, numba and Python are not: `protocol.learning.exact`.
+Modules of the user's own, which the config names, have a contract of their own.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from protocol import own
+
 ROOT = Path(__file__).parents[1]
-ALIKE = ("config.py", "world", "learning", "compiled", "wire/frames.py", "wire/messages.py")  # of `protocol`
+ALIKE = ("config.py", "own.py", "world", "learning", "compiled", "wire/frames.py", "wire/messages.py")  # of `protocol`
 
 
 def contract(root: Path = ROOT, numpy: str = np.__version__) -> str:
@@ -23,9 +26,23 @@ def contract(root: Path = ROOT, numpy: str = np.__version__) -> str:
     for part in ALIKE:
         path = root / part
         for source in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(source.relative_to(root).as_posix().encode() + b"\0")
-            digest.update("\0".join(_told(ast.parse(source.read_bytes()))).encode() + b"\0")
+            digest.update(_said(source.relative_to(root).as_posix(), source.read_bytes()))
     return digest.hexdigest()
+
+
+def own_contract(names: Sequence[str]) -> str:
+    """Of the sources that functions of the user's own stand in; "" of none. `names`: MODULE:FUNCTION, in any order."""
+    digest = hashlib.sha256()
+    for module in sorted(set(map(own.module_of, names))):
+        digest.update(module.encode() + b"\0")
+        for name, text in own.sources(module):
+            digest.update(_said(name, text))
+    return digest.hexdigest() if names else ""
+
+
+def _said(name: str, text: bytes) -> bytes:
+    """What a source of that name says."""
+    return name.encode() + b"\0" + "\0".join(_told(ast.parse(text))).encode() + b"\0"
 
 
 def _told(node: object) -> Iterator[str]:

@@ -58,6 +58,7 @@ class Welcome:
     theta_port: Annotated[int, Field(ge=0, le=65_535)]  # of theta, on the learner's host; 0: ipc, PATH.theta
     version: Count  # of the newest theta, updates done
     time: Seconds  # by the learner's clock, since 1970, UTC
+    own: Text = ""  # the contract of the modules of the user's own that the config names; "" where it names none
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from protocol.compiled import compiled
-from protocol.config import Family, MazeConfig
+from protocol import own
+from protocol.config import ODD_SIDES, ClewError, MazeConfig
+from protocol.world import trees
 from protocol.world.maze import EXIT, FREE, MOVES, TRAP, Bools, Indices, Kinds, MazeError, Mazes, read_mazes
 from protocol.world.maze import held_out as is_held_out
 
 TRIES = 1000  # mazes drawn for each one wanted, after which the family counts as exhausted
-GROWS_AT_ONCE = 64  # steps of growth whose random numbers are drawn together
 CELLS_AT_ONCE = 1 << 20  # cells of all mazes drawn together; bounds the memory
 EXTRA_DOORS = 0.2  # share of walls between two rooms that get a door anyhow, family 'rooms'
 STRAIGHT = 0.5  # chance that a corridor goes straight on where it can, family 'mouse'
@@ -51,7 +51,14 @@ def sample(config: MazeConfig, count: int, rng: np.random.Generator, *, held_out
     return Mazes.concatenate(parts)
 
 
-def _draw(config: MazeConfig, family: Family, side: int, count: int, rng: np.random.Generator, held_out: bool) -> Mazes:
+def try_out(config: MazeConfig) -> None:
+    """Raises what `sample` would where mazes of a file, or of a function of the user's own, are of no use."""
+    for family in config.families:
+        if family == "file" or ":" in family:
+            sample(config.model_copy(update={"family": family}), 1, np.random.default_rng(0), held_out=False)
+
+
+def _draw(config: MazeConfig, family: str, side: int, count: int, rng: np.random.Generator, held_out: bool) -> Mazes:
     """Those of `count` mazes of a generated family that can be used."""
     blocked = _walls_of(config, family, side, count, rng)
     blocked = blocked[is_held_out(_mazes(blocked.astype(np.uint8))) == held_out]
@@ -65,7 +72,7 @@ def _draw(config: MazeConfig, family: Family, side: int, count: int, rng: np.ran
     return _mazes(_with_traps(kind, config.traps, rng) if config.traps else kind)
 
 
-def _walls_of(config: MazeConfig, family: Family, side: int, count: int, rng: np.random.Generator) -> Bools:
+def _walls_of(config: MazeConfig, family: str, side: int, count: int, rng: np.random.Generator) -> Bools:
     """[M, n, n] True where there is a wall, in mazes of a generated family."""
     if family == "blocks":
         return _blocks(count, side, config.density, config.exit, rng)
@@ -73,9 +80,32 @@ def _walls_of(config: MazeConfig, family: Family, side: int, count: int, rng: np
         return _rooms(count, side, rng)
     if family == "mouse":
         return _mouse(count, side, config.braid, config.exit, rng)
-    blocked = _perfect(_depth_first_trees(count, (side + 1) // 2, rng))
+    if ":" in family:
+        return of_ones_own(family, count, side, rng)
+    blocked = _perfect(trees.depth_first(count, (side + 1) // 2, rng))
     if family == "braided":
         _braid(blocked, config.braid, rng)
+    return blocked
+
+
+def of_ones_own(family: str, count: int, side: int, rng: np.random.Generator) -> Bools:
+    """[M, n, n] the walls that a function of the user's own draws, one maze after another.
+
+    `function(rng, side)` returns [n, n], True or 1 where there is a wall. The start, at (0, 0), is made free; exits and
+    traps, which mazes are of use and which are held out are seen to here. It must be a function of its arguments alone:
+    whatever is random comes from `rng`.
+    """
+    draw = own.function(family)
+    blocked = np.zeros((count, side, side), np.bool_)
+    for walls in blocked:
+        drawn = np.asarray(draw(rng, side))
+        if drawn.shape != walls.shape or drawn.dtype.kind not in "biu":
+            raise ClewError(
+                f"family '{family}' must return an array [{side}, {side}] of booleans, True where there is a wall, "
+                f"got shape {list(drawn.shape)} of {drawn.dtype}; mend the function"
+            )
+        walls[:] = drawn != 0
+    blocked[:, 0, 0] = False
     return blocked
 
 
@@ -99,12 +129,12 @@ def _some(cells: Bools, count: int, rng: np.random.Generator) -> Bools:
     return (some_MC & enough_M[:, None]).reshape(cells.shape)
 
 
-def _exits(exit: str, family: Family, side: int) -> Bools:
+def _exits(exit: str, family: str, side: int) -> Bools:
     """[n, n] the cells that are exits, where they can be reached: the far corner, or those in the middle."""
     exits = np.zeros((side, side), np.bool_)
     if exit == "corner":
         exits[-1, -1] = True
-    elif family == "blocks":
+    elif family not in ODD_SIDES:
         middle = slice(side // 2 - 1, (side + 1) // 2 + 1)  # two cells of an even side, three of an odd one
         exits[middle, middle] = True
     else:
@@ -179,7 +209,7 @@ def _mouse(count: int, side: int, braid: float, exit: str, rng: np.random.Genera
     apart = np.zeros((rooms, rooms), np.bool_)
     if exit == "center":
         apart[low // 2 : high // 2 + 1, low // 2 : high // 2 + 1] = True
-    blocked = _perfect(_depth_first_trees(count, rooms, rng, straight=STRAIGHT, apart=apart))
+    blocked = _perfect(trees.depth_first(count, rooms, rng, straight=STRAIGHT, apart=apart))
     _braid(blocked, braid, rng)
     row, column = np.ogrid[:side, :side]
     blocked &= ~((row + column) % 2 == 1) | (rng.random(blocked.shape, np.float32) >= LOOPS)
@@ -240,7 +270,7 @@ def _rooms(count: int, side: int, rng: np.random.Generator) -> Bools:
     turned = blocked.transpose(0, 2, 1)  # a view: what leads down in `blocked` leads right here
     turned[maze_M1, column_ML[:, 1:-1]] = True
 
-    to_MR = _uniform_trees(count, rooms, rng)
+    to_MR = trees.uniform(count, rooms, rng)
     _open_doors(blocked, _doors(to_MR, 1, rng), row_ML, column_ML, rng)
     _open_doors(turned, _doors(to_MR, rooms, rng).transpose(0, 2, 1), column_ML, row_ML, rng)
     return blocked
@@ -267,95 +297,6 @@ def _open_doors(blocked: Bools, door_MRR: Bools, row_ML: Indices, column_ML: Ind
     maze_N, down_N, right_N = np.nonzero(door_MRR[:, :, :-1])
     row_N = rng.integers(row_ML[maze_N, down_N] + 1, row_ML[maze_N, down_N + 1])
     blocked[maze_N, row_N, column_ML[maze_N, right_N + 1]] = False
-
-
-def _depth_first_trees(
-    count: int, rooms: int, rng: np.random.Generator, straight: float = 0.0, apart: Bools | None = None
-) -> Indices:
-    """[M, R] trees of a k by k grid, grown depth first from room 0: each room's parent; of room 0, itself.
-
-    All mazes grow at once: each goes on to a random neighbour that it has not seen, or back where there is none.
-
-    Args:
-      straight: chance that it goes straight on, where it can, before any neighbour is drawn.
-      apart: [k, k] rooms that stay out of the tree, each its own parent; the others hang together.
-    """
-    width = rooms + 2  # with a frame of rooms that count as seen
-    frame = np.ones((width, width), np.bool_)
-    frame[1:-1, 1:-1] = False if apart is None else apart
-    seen = np.tile(frame.reshape(-1), (count, 1))
-    around = np.array([down * width + right for down, right in MOVES])
-    maze_M, maze_M1 = np.arange(count), np.arange(count)[:, None]
-    parent = np.tile(np.arange(width**2), (count, 1))
-    way = np.zeros((count, rooms**2), np.intp)  # the rooms from room 0 to where it is
-    depth_M = np.zeros(count, np.intp)
-    at_M = way[:, 0] = np.full(count, width + 1)
-    seen[:, width + 1] = True
-    steps = 2 * int((~frame).sum()) - 3  # every room is entered once, and left once for the one before
-    if machine := compiled("families"):
-        numbers = count * (len(MOVES) + (straight > 0))
-        while steps > 0:
-            some = min(steps, GROWS_AT_ONCE)
-            machine.grow(rng.random((some, numbers), np.float32), straight, around, seen, parent, way, depth_M)
-            steps -= some
-    for _ in range(steps):
-        next_MA = at_M[:, None] + around
-        chance_MA = rng.random((count, len(MOVES)), np.float32)
-        if straight:
-            ahead_M1 = (at_M - parent[maze_M, at_M])[:, None]
-            chance_MA += (around == ahead_M1) & (rng.random((count, 1), np.float32) < straight)
-        chance_MA[seen[maze_M1, next_MA]] = -1
-        next_M = next_MA[maze_M, chance_MA.argmax(axis=1)]
-        grows_M = ~seen[maze_M, next_M]
-        depth_M = np.maximum(depth_M + np.where(grows_M, 1, -1), 0)
-        maze_N, room_N = maze_M[grows_M], next_M[grows_M]
-        parent[maze_N, room_N] = at_M[grows_M]
-        seen[maze_N, room_N] = True
-        way[maze_N, depth_M[grows_M]] = room_N
-        at_M = way[maze_M, depth_M]
-    row, column = np.divmod(parent.reshape(count, width, width)[:, 1:-1, 1:-1] - width - 1, width)
-    return (row * rooms + column).reshape(count, rooms**2)
-
-
-def _uniform_trees(count: int, rooms: int, rng: np.random.Generator) -> Indices:
-    """[M, R] uniform spanning trees of a k by k grid: each room's parent; of the root, itself.
-
-    Cycle popping (Propp and Wilson, "How to get a perfectly random sample from a generic Markov chain and
-    generate a random spanning tree of a directed graph", J. Algorithms 27, 1998): every room but the root has
-    a random arrow to a neighbour, and rooms on a cycle get fresh ones until there is no cycle. The order in
-    which cycles are popped does not matter, so those of all mazes are popped at once.
-    """
-    size = rooms**2
-    step_RX = _arrows(rooms)
-    to = np.arange(count * size)
-    # The rooms not yet known to lead to their root, and the place of each in that list.
-    live = np.delete(to.reshape(count, size), size // 2, axis=1).reshape(-1)
-    place = np.full(count * size, -1)
-    popped = live
-    while live.size:
-        to[popped] = popped + step_RX[popped % size, rng.integers(step_RX.shape[1], size=popped.size)]
-        place[live] = np.arange(live.size)
-        # Whatever 2^i >= R steps along the arrows lead to is on a cycle, or is the root (-1).
-        ahead = np.append(place[to[live]], -1)
-        for _ in range((size - 1).bit_length()):
-            ahead = ahead[ahead]
-        on_cycle = np.zeros(live.size + 1, np.bool_)
-        on_cycle[ahead] = True
-        popped = live[on_cycle[:-1]]
-        rooted = ahead[:-1] < 0
-        place[live[rooted]] = -1
-        live = live[~rooted]
-    return to.reshape(count, size) % size
-
-
-@lru_cache
-def _arrows(rooms: int) -> Indices:
-    """[R, 12] the steps from a room to its 2, 3 or 4 neighbours, repeated: one draw of twelve suits all."""
-    arrows_R = []
-    for row, column in np.ndindex(rooms, rooms):
-        inside = [(d, r) for d, r in MOVES if 0 <= row + d < rooms and 0 <= column + r < rooms]
-        arrows_R.append([down * rooms + right for down, right in inside] * (12 // len(inside)))
-    return np.array(arrows_R)
 
 
 def _from_file(path: str, count: int, rng: np.random.Generator, held_out: bool) -> Mazes:
