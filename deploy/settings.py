@@ -50,11 +50,15 @@ def gather(file: Path | None, assignments: Sequence[str] = (), base: Config | No
         (from_environment(), variable),
         (from_command_line(assignments), lambda _: COMMAND_LINE),
     )
+    return Settings(validated(tree, origins), origins)
+
+
+def validated(tree: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> Config:
+    """The config that a tree of settings stands for; ClewError, in one line, where there is none."""
     try:
-        config = Config.model_validate(tree)
+        return Config.model_validate(tree)
     except ValidationError as error:
         raise ClewError("; ".join(explain(detail, origins) for detail in error.errors())) from None
-    return Settings(config, origins)
 
 
 def from_file(path: Path) -> Tree:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from protocol.wire.contract import own_contract
 from protocol.world.families import sample, try_out
 from protocol.world.maze import EXIT, WALL, held_out
 from tests.parties import Place, place
-from tests.test_cli import TINY, assert_refused, clew
+from tests.test_cli import ROOT, TINY, assert_refused, clew
 
 __all__ = ["place"]  # a fixture
 
@@ -265,6 +266,17 @@ def test_an_actor_imports_only_what_its_operator_names_and_only_the_learners_own
     with pytest.raises(ClewError, match=sentence):
         admitted(config, learners, modules)
     assert "mine" not in sys.modules
+
+
+def test_the_examples_of_the_readme_work(mine: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    examples = [block for block in blocks if "def " in block]
+    (mine.parent / "mazes.py").write_text("\n\n".join(examples))
+    config = config_of(credit="mazes:late", credit_features=["mazes:late"])
+    config = config.model_copy(update={"maze": MazeConfig(family="mazes:combs", side=9)})
+    _, stages, _ = collect(initial_theta(config), (0,), config)
+    assert len(stages) == 3
+    forget("mazes")
 
 
 # Processes

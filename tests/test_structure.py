@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = {"protocol", "actors", "learner", "deploy"}
+OURS = {"protocol", "actors", "learner", "deploy", "clew"}
 MAY_IMPORT = {
     "protocol": {"protocol"},
     "actors": {"actors", "protocol"},
     "learner": {"learner", "protocol"},
-    "deploy": OURS,
+    "deploy": OURS - {"clew"},
+    "clew": OURS,  # and nothing imports it
 }
+FRONT = {"deploy", "clew"}  # what starts processes and shows people what they do
 MAY_SEE = {
     "protocol.world": {"protocol.world", "protocol.compiled"},
     "protocol.learning": {"protocol.world", "protocol.learning", "protocol.compiled"},
@@ -63,7 +65,7 @@ def test_a_package_imports_only_those_it_may(path: Path) -> None:
     assert roots(path) & OURS <= MAY_IMPORT[path.relative_to(ROOT).parts[0]]
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if path.relative_to(ROOT).parts[0] != "deploy"], ids=name_of)
+@pytest.mark.parametrize("path", [path for path in SOURCES if room_of(path).split(".")[0] not in FRONT], ids=name_of)
 def test_the_mathematics_touches_no_socket_no_clock_and_no_metric(path: Path) -> None:
     assert bool(roots(path) & OUTSIDE) == (name_of(path) in IMPURE)
 
@@ -90,6 +92,13 @@ def test_what_an_actor_needs_never_imports_torch(path: Path) -> None:
 
 def test_an_actor_that_is_started_has_loaded_neither_torch_nor_matplotlib() -> None:
     program = "import sys, deploy.cli, deploy.child, actors.actor; print(*{'torch', 'matplotlib'} & set(sys.modules))"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_who_imports_clew_has_loaded_neither_torch_nor_matplotlib() -> None:
+    program = "import sys, clew; print(*{'torch', 'matplotlib', 'numba'} & set(sys.modules))"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == ""

@@ -48,14 +48,14 @@ def held_out(
             parts.append(families.sample(setting, some, rng, held_out=True))
             kinds += [kind_of(setting)] * some
             names += [f"{kind_of(setting)}:{number}" for number in range(1, some + 1)]
-    return _exam(names, kinds, Mazes.concatenate(parts), config, horizon)
+    return of(names, kinds, Mazes.concatenate(parts), config, horizon)
 
 
 def of_files(paths: Sequence[Path], config: Config, horizon: int | None = None) -> Exam:
     """All mazes of some files."""
     found = [named for path in paths for named in read_mazes(path)]
     mazes = Mazes.concatenate([named.maze for named in found])
-    return _exam([printable(named.name) for named in found], [""] * len(found), mazes, config, horizon)
+    return of([printable(named.name) for named in found], [""] * len(found), mazes, config, horizon)
 
 
 def kind_of(setting: MazeConfig) -> str:
@@ -87,8 +87,8 @@ def _setting(config: MazeConfig, family: str, side: int) -> MazeConfig:
         raise ClewError("; ".join(map(explain, named))) from None
 
 
-def _exam(names: Sequence[str], kinds: Sequence[str], mazes: Mazes, config: Config, horizon: int | None) -> Exam:
-    """With the run's horizons, or with one for all."""
+def of(names: Sequence[str], kinds: Sequence[str], mazes: Mazes, config: Config, horizon: int | None = None) -> Exam:
+    """Of any mazes, with the run's horizons, or with one for all."""
     steps_M, horizon_M = shortest_M(mazes), horizons(mazes, config)
     if horizon is not None:
         _check(horizon, names, steps_M)

@@ -1,0 +1,283 @@
+"""clew from Python: `clew.load(run).adapt(mazes)` tries a run in mazes, `clew.train(config, run_dir)` makes one.
+
+The names in `__all__` and what stands beside them without an underscore are stable: they change with a note in
+CHANGELOG.md, and not before. Everything is what `clew evaluate` and `clew train` do, with the same numbers; torch is
+imported by the processes that `train` starts, and never here.
+"""
+
+# E attempts at a maze, T steps of an attempt, R rows and C columns of a maze, A moves (up, right, down, left),
+# F features of an observation, U distinct observations, P parameters
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploy.settings import load as load_config
+from deploy.settings import validated
+from deploy.study import evaluate as study
+from deploy.study import exam
+from deploy.study.curves import Reals
+from learner import checkpoint
+from protocol.config import ClewError, Config
+from protocol.learning.play import replay
+from protocol.learning.policy import Phi, Scene, log_prob, scores
+from protocol.learning.trial import Trial as Tried
+from protocol.world import families
+from protocol.world import maze as grids
+from protocol.world.maze import EXIT, Floats, Ints
+from protocol.world.senses import Bytes, Observations, Sight
+
+__all__ = [
+    "ClewError",
+    "Config",
+    "Maze",
+    "Observation",
+    "Robot",
+    "Run",
+    "Trial",
+    "Walk",
+    "load",
+    "read_mazes",
+    "sample",
+    "train",
+]
+
+
+@dataclass(frozen=True)
+class Maze:
+    """One maze, drawn as text: `#` wall, `.` free, `S` start, `E` exit, `H` trap; or as micromouse competitions do."""
+
+    text: str
+    name: str = "maze"
+
+    def __post_init__(self) -> None:
+        """ClewError where the text is not one maze with a way to an exit."""
+        if len(self.grid) != 1:
+            raise ClewError(f"the text holds {len(self.grid)} mazes, and a Maze is one; use clew.read_mazes for files")
+
+    def __str__(self) -> str:
+        return self.grid.to_text(0)
+
+    @cached_property
+    def grid(self) -> grids.Mazes:
+        """The same as the arrays that clew computes with."""
+        return grids.Mazes.from_text(self.text)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns, walls included."""
+        rows, columns = self.grid.shape_M2[0].tolist()
+        return rows, columns
+
+    @property
+    def shortest(self) -> int:
+        """Steps on the shortest way from the start to an exit."""
+        return int(grids.shortest_M(self.grid)[0])
+
+
+def read_mazes(path: str | Path) -> list[Maze]:
+    """The mazes of a text file, in its order; the README says which forms there are."""
+    return [Maze(named.maze.to_text(0), named.name) for named in grids.read_mazes(path)]
+
+
+def sample(
+    family: str, side: int, count: int = 1, seed: int = 0, *, held_out: bool = True, **settings: object
+) -> list[Maze]:
+    """Mazes of a family, be it clew's or the "MODULE:FUNCTION" of your own.
+
+    Args:
+      side: cells along one edge, walls included.
+      seed: whoever gives the same one gets the same mazes, as from `clew evaluate --seed`.
+      held_out: whether they are of the one in ten that no training ever sees, or of the other nine.
+      settings: others of `maze` in the config, such as `exit="corner"` or `density=0.4`.
+    """
+    config = validated({"maze": {"family": family, "side": side, **settings}})
+    if held_out:
+        drawn = exam.held_out(config, None, None, count, seed)
+        mazes, names = drawn.mazes, drawn.names
+    else:
+        mazes = families.sample(config.maze, count, np.random.default_rng([seed, 1]), held_out=False)
+        names = tuple(f"{exam.kind_of(config.maze)}:{number}" for number in range(1, count + 1))
+    return [Maze(mazes.to_text(at), name) for at, name in enumerate(names)]
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What a robot senses and remembers at a step, and the ways that it dreams of there."""
+
+    features: Bytes  # [F] of 0 and 1: walls around, the last move, marks of memory; see `protocol.world.senses`
+    known: int  # the moves that follow the known way, 1 up + 2 right + 4 down + 8 left; 0: it knows none
+    hope: int  # the same of the hopeful way; 0: it is no shorter
+    gain: int  # steps by which the hopeful way is shorter; see `protocol.world.walk.Dream`
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """One attempt at a maze."""
+
+    found: bool  # whether it reached an exit
+    cells: Ints  # [T + 1, 2] row and column, from the start to where it ended
+    moves: Bytes  # [T] 0 up, 1 right, 2 down, 3 left; a move into a wall leads nowhere
+    log_probs: Floats  # [T] of the moves, under the policy that drew them
+    _features: Bytes = field(repr=False)  # [U, F] of all observations of the trial
+    _rows: Ints = field(repr=False)  # [T] which of them was made
+    _dreams: Bytes = field(repr=False)  # [3, T] known, hope and gain
+
+    def observation(self, step: int) -> Observation:
+        """What the robot had before it when it made a move; the first is step 0."""
+        return Observation(self._features[self._rows[step]], *self._dreams[:, step].tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Robot:
+    """What a robot did in one maze, and what it had learned before each attempt."""
+
+    maze: Maze
+    walks: tuple[Walk, ...]  # [E]
+    curve: Reals  # [E] steps ÷ shortest way; a failure counts as the horizon
+    _phis: tuple[Phi, ...] = field(repr=False)  # [E] the policies of this maze alone
+    _config: Config = field(repr=False)
+
+    @property
+    def fast_weights(self) -> tuple[Floats, ...]:
+        """[E] arrays [R, C, A]: what adaptation has added to the logit of each move before the attempt, in nats."""
+        return tuple(phi.delta_AC.T.reshape(*self.maze.shape, -1) for phi in self._phis)
+
+    def policy(self, cell: Sequence[int] | Ints, observation: Observation, attempt: int = -1) -> Floats:
+        """[A] the probability of each move in a cell (row, column), as it was in an attempt; the first is attempt 0."""
+        phi, (row, column) = self._phis[attempt], cell
+        at, nothing = [int(row) * self.maze.shape[1] + int(column)], np.zeros(0, np.float32)
+        score_A1 = scores(phi.net, Scene.of(observation.features[None], self._config, nothing))
+        dream = (np.array([part], np.uint8) for part in (observation.known, observation.hope, observation.gain))
+        move_A: Floats = np.exp(log_prob(score_A1, phi.delta_AC[:, at], phi.dream_DG, *dream)[:, 0])
+        return move_A
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Robots that adapted, one to each maze."""
+
+    robots: tuple[Robot, ...]  # in the order of the mazes
+    curve: Reals  # [E] the steps of all ÷ all shortest ways, attempt by attempt
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run as it stood when it was loaded."""
+
+    name: str
+    update: int  # updates done
+    config: Config
+    theta: Floats = field(repr=False)  # [P] the newest parameters
+
+    def adapt(self, mazes: Sequence[Maze], attempts: int = 10, seed: int = 0) -> Trial:
+        """Tries each maze, adapting between attempts: what `clew evaluate --attempts … --seed … --robots 1` does.
+
+        The same maze several times stands for as many robots. The config's own number of inner steps plays no part.
+        """
+        if not mazes or attempts < 1:
+            raise ClewError(f"{len(mazes)} mazes and {attempts} attempts are nothing to try; give one of each or more")
+        config = study.adapting(self.config, attempts, None)
+        names, grid = [maze.name for maze in mazes], grids.Mazes.concatenate([maze.grid for maze in mazes])
+        wanted = exam.of(names, [""] * len(mazes), grid, config)
+        robots: dict[int, Robot] = {}
+        for portion in study.portions(wanted, 1, config, seed):
+            some = _robots([mazes[row] for row in portion.rows], portion, portion.tried(self.theta, config), config)
+            robots |= zip(portion.rows.tolist(), some, strict=True)
+        ordered = tuple(robots[row] for row in range(len(mazes)))
+        return Trial(ordered, np.average([robot.curve for robot in ordered], axis=0, weights=wanted.shortest_M))
+
+
+def load(run_dir: str | Path) -> Run:
+    """The run in a directory that `clew train` or `train` has made, with its newest theta."""
+    found = study.opened(Path(run_dir))
+    return Run(found.name, found.update, found.config, found.theta_P)
+
+
+def train(
+    config: Config | Mapping[str, Any] | str | Path,
+    run_dir: str | Path,
+    *,
+    actors: int = 2,
+    device: str = "auto",
+    resume: bool = False,
+    on_update: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> Run:
+    """Trains until the config's updates are done, with a learner and actors as processes of this machine.
+
+    Interrupted, it saves a checkpoint, and `resume=True` goes on from there.
+
+    Args:
+      config: a `Config`, a tree of settings such as `{"maze": {"side": 9}}`, or the path of a TOML file, over which
+        CLEW_… variables of the environment count as they do for the command.
+      run_dir: where the run is kept.
+      device: of the learner: auto, cpu or cuda.
+      on_update: is given each update's line of updates.jsonl as it happens.
+    """
+    from deploy.local import Fleet
+    from deploy.versions import require
+
+    require("torch", "safetensors")
+    if isinstance(config, str | Path):
+        config = load_config(Path(config))
+    settings, folder = config if isinstance(config, Config) else validated(config), Path(run_dir)
+    families.try_out(settings.maze)
+    checkpoint.beginning(folder, settings, resume)  # a refusal comes before anything is started
+    with Fleet(settings, folder, actors, device, resume) as fleet:
+        for record in fleet.updates():
+            if record:
+                on_update(record)
+        fleet.raise_for_failure()
+    return load(folder)
+
+
+def _robots(mazes: Sequence[Maze], portion: study.Portion, tried: Tried, config: Config) -> list[Robot]:
+    """What each robot of a portion did. `mazes`: of each, its own."""
+    grid, met = portion.mazes, Observations(Sight.of(portion.mazes, config.policy))
+    rows = [
+        replay(met, known, portion.horizon_N, done.length_W, done.move_N).row_N
+        for known, done in zip(tried.knowns, tried.walks, strict=True)
+    ]
+    features_UF = met.features()
+    walks: list[list[Walk]] = [[] for _ in mazes]
+    phis: list[list[Phi]] = [[] for _ in mazes]
+    for done, phi, row_N, log_prob_N in zip(tried.walks, tried.phis, rows, tried.log_probs, strict=True):
+        each, ends_W = len(done.length_W) // len(mazes), np.cumsum(done.length_W)
+        for attempt, (length, end) in enumerate(zip(done.length_W.tolist(), ends_W.tolist(), strict=True)):
+            steps, robot = slice(end - length, end), attempt // each
+            at = np.append(done.at_N[steps], done.end_W[attempt])
+            walks[robot].append(
+                Walk(
+                    found=bool(grid.cell_C[at[-1]] == EXIT),
+                    cells=grid.place_C2[at],
+                    moves=done.move_N[steps],
+                    log_probs=log_prob_N[steps],
+                    _features=features_UF,
+                    _rows=row_N[steps],
+                    _dreams=np.stack([part_N[steps] for part_N in (done.known_N, done.hope_N, done.gain_N)]),
+                )
+            )
+            phis[robot].append(_phi_of(phi, robot, grid, config))
+    return [
+        Robot(maze, tuple(walks[at]), _curve(maze, walks[at], int(portion.horizon_N[at])), tuple(phis[at]), config)
+        for at, maze in enumerate(mazes)
+    ]
+
+
+def _phi_of(phi: Phi, robot: int, grid: grids.Mazes, config: Config) -> Phi:
+    """The part of the policies of all mazes that is one's own."""
+    cells = slice(int(grid.offset_M[robot]), int(grid.offset_M[robot] + grid.count_M[robot]))
+    alone = config.inner.adapts == "all"
+    net = {name: value[robot] if alone else value for name, value in phi.net.items()}
+    return Phi(net, phi.delta_AC[:, cells], phi.dream_DG)
+
+
+def _curve(maze: Maze, walks: Sequence[Walk], horizon: int) -> Reals:
+    """[E] steps ÷ shortest way."""
+    return np.array([len(walk.moves) if walk.found else horizon for walk in walks]) / maze.shortest
