@@ -1,55 +1,58 @@
 # make train | make test | make test-deploy | make soak | make bench.
 # Everything lives in .venv; nothing else on the machine is touched, but that test-deploy keeps images in Docker.
+# make test PYTHON=python3.12 takes another Python, in .venv-python3.12. Versions are those of constraints.txt.
 
 PYTHON ?= python3
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 CONFIG ?= deploy/configs/default.toml
 RUN ?= runs/$(shell echo $$(date +%Y-%m-%d_%H-%M-%S)_$$$$)
-BIN := .venv/bin
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 # pip would take the build of torch with CUDA, 4.9 GB: where there is no NVIDIA GPU, the one for CPUs will do, 0.2 GB.
 # TORCH_INDEX= leaves the choice to pip.
 TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,https://download.pytorch.org/whl/cpu)
 TORCH := $(shell sed -n 's/^learner = \["\(torch[^"]*\)".*/\1/p' pyproject.toml)
-install_torch = $(if $(TORCH_INDEX),-$(BIN)/pip install --quiet --no-deps --extra-index-url $(TORCH_INDEX) '$(TORCH)')
+install_torch = $(if $(TORCH_INDEX),-$(PIP) --no-deps --extra-index-url $(TORCH_INDEX) '$(TORCH)')
 
 .PHONY: train test test-deploy soak bench clean
 
 train: RUN := $(RUN)
-train: .venv/installed
+train: $(VENV)/installed
 	$(BIN)/clew train --config $(CONFIG) --run-dir $(RUN)
 	$(BIN)/clew evaluate $(RUN) --count 500 --pictures
 
-test: .venv/installed-test
+test: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest
 
-test-deploy: .venv/installed-test-deploy
-	$(BIN)/pytest -m 'docker or ray'
+test-deploy: $(VENV)/installed-test-deploy
+	$(BIN)/pytest -m 'docker or ray or sdk'
 
-soak: .venv/installed-test
+soak: $(VENV)/installed-test
 	$(BIN)/pytest -m soak -s
 
-bench: .venv/installed
+bench: $(VENV)/installed
 	$(BIN)/clew bench
 
-.venv/installed: pyproject.toml
-	$(PYTHON) -m venv .venv
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
 	$(install_torch)
-	$(BIN)/pip install --quiet --editable '.[learner,fast]'
+	$(PIP) --editable '.[learner,fast]'
 	$(BIN)/python -m protocol.compiled
 	touch $@
 
-.venv/installed-test: pyproject.toml
-	$(PYTHON) -m venv .venv
+$(VENV)/installed-test: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
 	$(install_torch)
-	$(BIN)/pip install --quiet --editable '.[test]'
+	$(PIP) --editable '.[test]'
 	$(BIN)/python -m protocol.compiled
-	touch .venv/installed $@
+	touch $(VENV)/installed $@
 
-.venv/installed-test-deploy: .venv/installed-test
-	$(BIN)/pip install --quiet --editable '.[test,ray]'
+$(VENV)/installed-test-deploy: $(VENV)/installed-test
+	$(PIP) --editable '.[test-deploy]'
 	touch $@
 
 clean:
-	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-* *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -66,8 +66,9 @@ def test_every_query_speaks_of_metrics_that_there_are() -> None:
     assert {query: wrong for _, query in QUERIES if (wrong := unknown(query))} == {}
 
 
+@pytest.mark.sdk
 def test_grafanas_own_types_know_every_field() -> None:
-    reason = "Grafana's types of a dashboard are in the extra clew[test]"
+    reason = "Grafana's types of a dashboard are in the extra clew[test-deploy]"
     dashboard = pytest.importorskip("grafana_foundation_sdk.models.dashboard", reason=reason)
     encoder = pytest.importorskip("grafana_foundation_sdk.cog.encoder")
     pytest.importorskip("grafana_foundation_sdk.cog.plugins").register_default_plugins()

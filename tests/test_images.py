@@ -14,7 +14,7 @@ from tests.engine import ROOT, Images, build, docker, inspect, run, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(2_700)]
 
-CONTEXT = ("pyproject.toml", ".dockerignore", "protocol", "actors", "learner", "deploy")
+CONTEXT = ("pyproject.toml", "constraints.txt", ".dockerignore", "protocol", "actors", "learner", "deploy")
 READ_ONLY = (
     "run",
     "--rm",
