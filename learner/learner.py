@@ -166,8 +166,8 @@ class Learner:
     def _gradient(self, batch: MetaBatch) -> Gradient:
         """Alone, or with the other processes of this learner."""
         if self._team:
-            return self._team.gradient(self._ascent.theta, batch.parts, batch.lessons)
-        data = Batch.of(batch.lessons, self._config, self._device)
+            return self._team.gradient(self._ascent.theta, batch.parts, batch.replays)
+        data = Batch.of(batch.replays, self._config, self._device)
         return meta_gradient(self._ascent.theta, data, self._config)
 
     def _describe(self, batch: MetaBatch, gradient: Gradient, theta: Floats) -> Record:

@@ -1,7 +1,4 @@
-"""What the attempts of one lease teach, whatever theta will be: all that the meta-gradient needs, in numpy.
-
-Made as soon as an answer counts, in the clerk's thread, so that the learner's has the gradient alone to do.
-"""
+"""What the attempts of one lease teach, whatever theta is: all that the meta-gradient needs of them, in numpy."""
 
 # M mazes, E attempts, W = M*E of them, N steps of all attempts, S situations (see inner.Made), U distinct observations,
 # C cells of all mazes, F features of an observation, G what hindsight knows

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from learner.admission import Replay
 from learner.baseline import FEATURES, Outcome, advantages, normal_equations, values, weights
 from learner.lesson import Lesson, Part
 from protocol.config import Config
@@ -97,9 +98,10 @@ class Batch:
 
     @staticmethod
     def of(
-        lessons: Sequence[Lesson], config: Config, device: torch.device, dtype: torch.dtype = torch.float32
+        replays: Sequence[Replay], config: Config, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> Batch:
-        """Those of some leases, in their order."""
+        """What the attempts of some leases teach, in their order."""
+        lessons = [Lesson.of(replay, config) for replay in replays]
         real = torch.zeros((), device=device, dtype=dtype)
         sizes = [(one.mazes, one.cells, len(one.feature_UF)) for one in lessons]
         firsts = list(zip(*([0, *accumulate(column)] for column in zip(*sizes, strict=True)), strict=True))

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from learner import baseline
 from learner.admission import Replay, admit
-from learner.lesson import Lesson
 from learner.outer import Batch, Totals, after_adaptation
 from protocol.config import Config
 from protocol.learning.arrays import Array, is_torch, like, take
@@ -69,7 +68,7 @@ def tried(theta_P: Floats, mazes: Mazes, config: Config, seed: int = 0) -> Repla
 
 def batch_of(replay: Replay, config: Config) -> Batch:
     """In float64."""
-    return Batch.of([Lesson.of(replay, config)], config, CPU, torch.float64)
+    return Batch.of([replay], config, CPU, torch.float64)
 
 
 def trials_of(replay: Replay, batch: Batch, config: Config) -> list[stepwise.Trial]:

@@ -18,7 +18,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.lesson import Lesson
 from learner.outer import Batch, meta_gradient
 from protocol.config import Config
 from protocol.learning.arrays import take
@@ -306,7 +305,7 @@ def test_the_learners_meta_gradient_reaches_the_exact_one(first_weight: float) -
     net_Q = start(exact)
     theta_P = net_Q.detach().float()
     replay = tried(theta_P.numpy(), Mazes.concatenate([Mazes.from_text(TWO_WAYS)] * 40), config)
-    found_Q = meta_gradient(theta_P, Batch.of([Lesson.of(replay, config)], config, CPU), config).vector.double()
+    found_Q = meta_gradient(theta_P, Batch.of([replay], config, CPU), config).vector.double()
     truth_Q = exact.meta_gradient(net_Q, steps=1) + first_weight * slope(exact.value(exact.unadapted(net_Q)), net_Q)
     print(f"\nlearner, first_weight={first_weight}: cosine similarity {cosine(found_Q, truth_Q):.5f}")
     assert cosine(found_Q, truth_Q) >= 0.99

@@ -13,7 +13,6 @@ from torch import Tensor
 from actors.rollout import collect
 from learner import baseline
 from learner.admission import Replay, admit
-from learner.lesson import Lesson
 from learner.outer import Batch, Totals, after_adaptation, meta_gradient, meta_objective
 from protocol.config import Config
 from protocol.learning.inner import initial_theta, shapes, unflatten
@@ -104,7 +103,7 @@ def test_leases_add_up_to_the_batch_that_they_make() -> None:
     config = config_of(outer={"exploration": 0.5, "entropy": 0.1}, inner={"adapts": "all"})
     replays = [tried(random_theta(config), MAZES, config, seed) for seed in range(2)]
     theta_P = torch.from_numpy(random_theta(config, 1)).double()
-    whole = Batch.of([Lesson.of(replay, config) for replay in replays], config, CPU, torch.float64)
+    whole = Batch.of(replays, config, CPU, torch.float64)
     totals = Totals.of(whole, config)
     shares = [meta_gradient(theta_P, batch_of(replay, config), config, totals) for replay in replays]
     together = meta_gradient(theta_P, whole, config)
@@ -162,7 +161,7 @@ def collected(seed: int = 0) -> tuple[Config, Replay]:
 
 def test_the_baseline_is_the_ridge_regression_of_returns_to_go() -> None:
     config, replay = collected()
-    batch = Batch.of([Lesson.of(replay, config)], config, CPU, torch.float64)
+    batch = Batch.of([replay], config, CPU, torch.float64)
     for stage, fit_FG in zip(batch.stages, Totals.of(batch, config).fit_KFG, strict=True):
         (outcome,) = stage.outcomes
         known_NF, togo_N = outcome.feature_FN.T, outcome.togo_N
@@ -175,7 +174,7 @@ def test_the_baseline_is_the_ridge_regression_of_returns_to_go() -> None:
 
 def test_the_baseline_takes_most_of_the_variance_of_returns_away() -> None:
     config, replay = collected()
-    batch = Batch.of([Lesson.of(replay, config)], config, CPU)
+    batch = Batch.of([replay], config, CPU)
     (outcome,), fit_FG = batch.stages[0].outcomes, Totals.of(batch, config).fit_KFG[0]
     left_N = outcome.togo_N - baseline.values(outcome, baseline.weights(fit_FG.numpy()))
     assert left_N.var() < 0.8 * outcome.togo_N.var()
@@ -210,7 +209,7 @@ def test_the_baseline_knows_time_the_true_way_and_the_way_that_the_robot_knows()
 
 def test_figures_say_what_the_attempts_did() -> None:
     config, replay = collected(1)
-    batch = Batch.of([Lesson.of(replay, config)], config, CPU)
+    batch = Batch.of([replay], config, CPU)
     figures = meta_gradient(torch.from_numpy(initial_theta(config)), batch, config).figures
     found = [stage.found_W.mean().item() for stage in batch.stages]
     assert 0 < found[0] < 1
