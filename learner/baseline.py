@@ -96,15 +96,11 @@ def advantages(outcome: Outcome, value_N: Floats, config: Config) -> Floats:
     delta_N = real(config.run.discount) * np.roll(value_N, -1)
     delta_N[ends_N] = outcome.togo_N[ends_N]  # at an attempt's last step that is its reward
     delta_N -= value_N
-    # Sums over 2, 4, 8, ... steps, each of two that are half as long: a loop over all steps would be many small calls.
-    decay, reach, longest = config.run.discount * config.outer.gae_lambda, 1, int(left_N.max())
-    machine = compiled("credit")
-    while reach < longest:
-        share = real(decay**reach)
-        if machine:
-            machine.add_later(delta_N, left_N, reach, share)
-        else:
-            later_N = share * delta_N[reach:]
-            np.add(delta_N[:-reach], later_N, out=delta_N[:-reach], where=left_N[:-reach] > reach)
-        reach *= 2
+    decay = real(config.run.discount * config.outer.gae_lambda)
+    if machine := compiled("credit"):
+        machine.add_later(delta_N, ends_N, decay)
+        return delta_N
+    order_N = np.argsort(left_N, kind="stable")
+    for rows in np.split(order_N, np.cumsum(np.bincount(left_N)[1:-1]))[1:]:  # all that are as far from their end
+        delta_N[rows] += decay * delta_N[rows + 1]
     return delta_N

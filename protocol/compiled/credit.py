@@ -121,8 +121,10 @@ def fill_features(
 
 
 @machine_code
-def add_later(delta_N: Numbers, left_N: Numbers, reach: int, share: float) -> None:
-    """Adds to each step's sum that of the step `reach` later of its attempt, as `learner.baseline.advantages` does."""
-    for row in range(len(delta_N) - reach):
-        if left_N[row] > reach:
-            delta_N[row] += share * delta_N[row + reach]
+def add_later(delta_N: Numbers, ends_N: Numbers, decay: float) -> None:
+    """Adds to each step's difference what comes after it, as `learner.baseline.advantages` does."""
+    later = decay  # the last step of all is an end
+    for row in range(len(delta_N) - 1, -1, -1):
+        if not ends_N[row]:
+            delta_N[row] += decay * later
+        later = delta_N[row]
