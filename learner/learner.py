@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils import deterministic
 
 from learner.ascent import Ascent, Floats
 from learner.checkpoint import Checkpoint, beginning, save
@@ -287,6 +288,7 @@ def repeat_exactly() -> None:
     torch.set_num_threads(1)  # the order of additions, and so the last bit of theta, depends on it
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what follows needs it on a GPU
     torch.use_deterministic_algorithms(True, warn_only=True)
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
 
 
 def find_device(name: str) -> torch.device:

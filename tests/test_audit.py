@@ -15,18 +15,22 @@ import numpy as np
 import pytest
 
 from actors.actor import work_on
+from deploy import keys as keyring
 from learner.audit import Auditor, Case, Sender
 from learner.schedule import seed_of
 from protocol.config import ClewError, Config
 from protocol.learning.inner import initial_theta
 from protocol.learning.trial import attempt_and_adapt
 from protocol.wire.frames import ACTOR_LIMITS, decode
-from protocol.wire.messages import Attempts, Bye, Fetch, Lease, Rollouts, Theta
+from protocol.wire.keys import ActorKeys
+from protocol.wire.messages import CONTRACT, Attempts, Bye, Fetch, Lease, Rollouts, Theta, Welcome
 from protocol.world import families
 from protocol.world.maze import Floats, Mazes
+from tests.parties import Place, place
+from tests.test_cli import wait_until
 from tests.test_processes import CONFIG, DEADLINE_S, House, Impostor, house, impostor, quiet, with_run
 
-__all__ = ["house", "impostor", "quiet"]  # fixtures
+__all__ = ["house", "impostor", "place", "quiet"]  # fixtures
 
 Lie = Callable[[Lease, Floats], Rollouts]
 STRICT = with_run(audit=1.0)
@@ -160,6 +164,63 @@ def test_honest_actors_of_another_processor_are_never_called_liars(house: House,
         assert other.wait(DEADLINE_S) == 0
     record = house.journal()[-1]
     assert record["refusals"].keys() <= {"late", "duplicate", "stranger"}
+
+
+@pytest.mark.parametrize("liar_is_first", [False, True])
+def test_of_two_answers_to_one_lease_that_differ_the_false_one_is_found(
+    house: House, impostor: Callable[..., Impostor], liar_is_first: bool
+) -> None:
+    """Nothing is computed again by chance here."""
+    house.learner(with_run(audit=0.0, mazes=2, lag=0, updates=1_000))
+    one = impostor(CONTRACT, 1, name="one")
+    [lease] = one.hears(Lease)
+    impostor(CONTRACT, 1, name="keeper").hears(Lease)
+    other = impostor(CONTRACT, 1, name="other")
+    [again] = other.hears(Lease)  # with nobody known yet, the oldest lease goes out twice
+    assert (again.batch, again.chunk) == (lease.batch, lease.chunk)
+    one.say(Fetch(lease.version))
+    [theta] = one.hears(Theta)
+    first, second = (overrated, honest) if liar_is_first else (honest, overrated)
+    one.say(first(lease, theta.vector))
+    one.hears(Lease)  # the first is filed; what is left goes out twice, too
+    other.say(second(again, theta.vector))
+    liar, believed = (one, other) if liar_is_first else (other, one)
+    assert verdict(liar) == "refused"
+    assert not any(isinstance(decode(frames, ACTOR_LIMITS), Bye) for frames in believed.links.receive(0.0))
+
+
+def test_who_is_shut_out_by_its_key_comes_back_with_another_once_that_is_revoked(place: Place) -> None:
+    folder = place.folder / "keys"
+    keyring.new(folder)
+    for name in ("ann", "bob"):
+        keyring.add(name, folder)
+
+    def comes(name: str) -> Impostor:
+        one = Impostor(place.address, keys=ActorKeys.of(folder / name))
+        place.undo.callback(one.links.close)
+        return one
+
+    learner = place.learner("--keys", folder / "learner", "--set", "run.audit=1.0", "--updates", 1_000_000)
+    liar = comes("bob")
+    [welcome] = liar.hears(Welcome)
+    config = Config.model_validate_json(welcome.config)
+    [lease] = liar.hears(Lease)
+    told = liar.works(lease, config)
+    first, *others = told.stages
+    liar.say(replace(told, stages=(replace(first, log_prob=first.log_prob - np.float32(0.01)), *others)))
+    assert verdict(liar) == "refused"
+    assert verdict(comes("bob")) == "refused"
+    assert learner.says(r"an actor is shut out: .* key=bob")
+    comes("ann").hears(Lease)
+    keyring.revoke("bob", folder)
+    learner.says("keys revoked: bob")
+    keyring.add("bob", folder)
+
+    def is_welcome() -> bool:  # the learner reads the new list in its own time
+        heard = [decode(frames, ACTOR_LIMITS) for frames in comes("bob").links.receive(2.0)]
+        return any(isinstance(message, Welcome) for message in heard)
+
+    wait_until(is_welcome)
 
 
 def test_an_audit_changes_no_bit_of_theta(house: House, quiet: list[str]) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.admission import admit
+from learner import baseline
+from learner.admission import Replay, admit
+from learner.lesson import Lesson
 from protocol.compiled import compiled
 from protocol.config import Config
 from protocol.learning import exact
 from protocol.learning.inner import initial_theta, situations
 from protocol.learning.play import UnwalkableError, keys, replay, uniform
 from protocol.learning.trial import lease_trial
-from protocol.world.maze import Mazes
+from protocol.world.maze import Floats, Mazes
 from protocol.world.senses import Observations, Sight
 from protocol.world.walk import Known
 from tests.batches import rollouts_of, with_more
@@ -35,6 +41,23 @@ KINDS: dict[str, dict[str, Any]] = {
     "out of time": {"run": {"horizon_per_cell": 1.0}, "maze": {"family": "braided", "side": 15}},
     "many observations": {"policy": {"radius": 4}, "maze": {"family": "blocks", "side": 31}, "inner": {"steps": 1}},
 }
+
+
+ROOT = Path(__file__).parents[1]
+NOT_HERE = "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"  # what numpy does without, where this processor has it
+DIGEST = """
+import hashlib
+import numpy as np
+from protocol.config import Config
+from protocol.learning.inner import initial_theta
+from protocol.learning.trial import lease_trial
+
+config = Config.model_validate({"run": {"mazes": 20, "mazes_per_lease": 20}, "inner": {"steps": 3}})
+theta = initial_theta(config) + np.linspace(-0.3, 0.3, len(initial_theta(config)), dtype=np.float32)
+_, trial = lease_trial(theta, (1, 2), config)
+for walk, log_prob in zip(trial.walks, trial.log_probs):
+    print(hashlib.sha256(walk.move_N.tobytes() + log_prob.tobytes()).hexdigest())
+"""
 
 
 def lease_config(mazes: int, sections: dict[str, dict[str, Any]]) -> Config:
@@ -69,13 +92,35 @@ def test_a_trial_is_the_same_bit_for_bit_and_so_is_its_replay(kind: str, numpy_a
         theta_P = (initial_theta(config) + noise).astype(np.float32)
         mazes, fast = lease_trial(theta_P, (7, seed), config)
         fast_replay = admit(rollouts_of(mazes, fast.walks, fast.log_probs), config)
+        fast_lesson = taught(fast_replay, config)
         without(numpy_alone)
         assert compiled("play") is None
         _, slow = lease_trial(theta_P, (7, seed), config)
         slow_replay = admit(rollouts_of(mazes, slow.walks, slow.log_probs), config)
+        slow_lesson = taught(slow_replay, config)
         again_with(numpy_alone)
         assert_same(fast, slow)
         assert_same(fast_replay, slow_replay)
+        assert_same(fast_lesson, slow_lesson)
+
+
+def taught(replay: Replay, config: Config) -> tuple[Lesson, list[Floats]]:
+    """The lesson, and the advantage of every step over a baseline that has weights of its own."""
+    lesson = Lesson.of(replay, config)
+    outcomes = [part.outcome for part in lesson.stages]
+    weight_F = np.random.default_rng(1).normal(size=baseline.FEATURES)
+    return lesson, [baseline.advantages(one, baseline.values(one, weight_F), config) for one in outcomes]
+
+
+def test_a_trial_is_the_same_bit_for_bit_on_another_processor() -> None:
+    """What numpy finds of this one is hidden from it in a process of its own."""
+    command, nothing = [sys.executable, "-c", DIGEST], {"NPY_DISABLE_CPU_FEATURES": "", "NUMBA_DISABLE_JIT": "1"}
+    other = {"NPY_DISABLE_CPU_FEATURES": NOT_HERE, "OPENBLAS_CORETYPE": "Prescott"}
+    said = [
+        subprocess.run(command, cwd=ROOT, env=os.environ | nothing | more, check=True, capture_output=True).stdout
+        for more in ({}, other)
+    ]
+    assert said[0] == said[1] != b""
 
 
 def assert_same(one: Any, other: Any) -> None:

@@ -111,7 +111,7 @@ def lie(honest: Rollouts, rng: random.Random) -> Rollouts:
 
 def tell_lies(house: House, learner: Learner, rng: random.Random) -> Rollouts:
     """LIES answers to leases of one's own; gives an honest one to a lease that is lost."""
-    liar = Impostor(house, capacity=1)
+    liar = Impostor(house.address, capacity=1)
     with closing(liar.links):
         [lease] = liar.hears(Lease)
         honest = liar.works(lease, LONG)
@@ -127,7 +127,7 @@ def tell_lies(house: House, learner: Learner, rng: random.Random) -> Rollouts:
 def flood(house: House, learner: Learner, count: int, honest: Rollouts, rng: random.Random) -> None:
     """From a stranger, and from an actor that holds nothing; at last it asks for a theta that there is not."""
     made = mutations(honest, rng)
-    looker = Impostor(house, capacity=0).links
+    looker = Impostor(house.address, capacity=0).links
     with closing(looker), closing(ActorLinks(house.address)) as stranger:
         for number in range(count - 1):
             links, frames = (looker, stranger)[number % 2], next(made)

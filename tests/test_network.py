@@ -213,7 +213,7 @@ def test_whoever_talks_to_the_last_is_still_told_that_the_run_is_over(tmp_path: 
     with new_house(tmp_path) as lodging, ExitStack() as undo:
         house = replace(lodging, address=f"tcp://{HERE}:{free_ports()}")
         learner = house.learner()
-        talking = [Impostor(house, CONTRACT, 0) for _ in range(8)]
+        talking = [Impostor(house.address, CONTRACT, 0) for _ in range(8)]
         for one in talking:
             undo.callback(one.links.close)
             one.hears(Welcome)
@@ -235,7 +235,7 @@ def test_whoever_talks_to_the_last_is_still_told_that_the_run_is_over(tmp_path: 
 def test_whoever_was_asked_to_start_over_is_still_told_that_the_run_is_over(tmp_path: Path) -> None:
     with new_house(tmp_path) as house:
         learner = house.learner()
-        one = Impostor(house, CONTRACT, 0)
+        one = Impostor(house.address, CONTRACT, 0)
         with closing(one.links):
             one.hears(Welcome)
             one.say(Fetch(1_000_000))  # what an actor that was too slow does: that theta is no more

@@ -22,6 +22,7 @@ import pytest
 from actors.actor import work_on
 from protocol.config import ClewError, Config
 from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
+from protocol.wire.keys import ActorKeys
 from protocol.wire.links import ActorLinks, Frames, LearnerLinks
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Lease, Message, Rollouts, Theta
 
@@ -168,9 +169,16 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 class Impostor:
     """The wire by hand: an actor that does what a test says."""
 
-    def __init__(self, house: House, contract: str = CONTRACT, capacity: int = 2) -> None:
-        self.links = ActorLinks(house.address)
-        self.say(Hello(contract, "impostor", capacity, ""))
+    def __init__(
+        self,
+        address: str,
+        contract: str = CONTRACT,
+        capacity: int = 2,
+        keys: ActorKeys | None = None,
+        name: str = "impostor",
+    ) -> None:
+        self.links = ActorLinks(address, keys)
+        self.say(Hello(contract, name, capacity, ""))
 
     def say(self, message: Message) -> None:
         self.sends(encode(message))
@@ -201,8 +209,8 @@ class Impostor:
 def impostor(house: House) -> Iterator[Callable[..., Impostor]]:
     made: list[Impostor] = []
 
-    def make(*given: Any) -> Impostor:
-        made.append(Impostor(house, *given))
+    def make(*given: Any, **named: Any) -> Impostor:
+        made.append(Impostor(house.address, *given, **named))
         return made[-1]
 
     yield make

@@ -140,7 +140,7 @@ def updates_per_s(folder: Path, config: Config, times_s: list[float]) -> float:
     folder.mkdir()
     with new_house(folder) as house:
         learner = house.learner(config)
-        first = Impostor(house)
+        first = Impostor(house.address)
         with closing(first.links):
             honest = first.works(first.hears(Lease)[0], config)
         with crowd(house, times_s, honest):

@@ -17,6 +17,7 @@ import numpy as np
 from protocol import own
 from protocol.compiled import compiled, plain
 from protocol.config import ClewError, Config
+from protocol.learning import exact
 from protocol.world.maze import EXIT, UNREACHABLE, Bools, Floats, Indices, Ints, Mazes
 from protocol.world.walk import Walk
 
@@ -60,14 +61,18 @@ class Steps:
 
     def returns(self, discount: float) -> Floats:
         """[W] R = found * gamma^(L-1)."""
-        return_W: Floats = (self.found_W * discount ** (self.walk.length_W - 1.0)).astype(np.float32)
+        return_W: Floats = self.found_W * self._discounts(discount)[self.walk.length_W]
         return return_W
 
     def returns_to_go(self, discount: float) -> Floats:
         """[N] found * gamma^(L-1-t): the discounted return from each step on."""
-        power_L = discount ** np.arange(-1.0, self.walk.length_W.max())
-        togo_N: Floats = (self.found_W[self.attempt_N] * power_L[self.left_N]).astype(np.float32)
+        togo_N: Floats = self.found_W[self.attempt_N] * self._discounts(discount)[self.left_N]
         return togo_N
+
+    def _discounts(self, discount: float) -> Floats:
+        """[L + 1] gamma^(l - 1) for every number l of steps but 0."""
+        longest = int(self.walk.length_W.max())
+        return np.append(0.0, exact.powers(discount, longest)).astype(np.float32)
 
 
 def horizons(mazes: Mazes, config: Config) -> Ints:

@@ -1,4 +1,4 @@
-"""Exponentials, logarithms and products that have the same bits on every processor.
+"""Exponentials, logarithms, powers and products that have the same bits on every processor.
 
 numpy's own choose their instructions by the processor, and their last bits differ from one to the next. These use
 additions, multiplications and divisions alone, in an order that is written down, and IEEE 754 fixes each of them. An
@@ -59,6 +59,14 @@ def log(x: Real) -> Real:
     result *= ratio
     result = power * LN2_HIGH + (result + power * LN2_LOW)
     return result.astype(x.dtype)
+
+
+def powers(base: float, count: int) -> Real:
+    """[count] float64: the powers of `base` from the 0th on, each a multiple of the one before."""
+    factors = np.full(count, base)
+    factors[0] = 1.0
+    result: Real = np.multiply.accumulate(factors)
+    return result
 
 
 def product(left: Real, right: Real) -> Real:

@@ -24,6 +24,7 @@ from protocol.config import Config
 from protocol.learning import policy
 from protocol.learning.arrays import Array, exp, fixed, is_torch, like, product, relu, sum_by, take
 from protocol.learning.credit import ADVANTAGE, HINDSIGHT
+from protocol.learning.exact import log
 from protocol.learning.policy import DREAMS, GAINS, HOPE, KNOWN, Phi, Scene
 from protocol.world.maze import MOVES, Floats, Indices
 from protocol.world.walk import MOST_GAIN, NO_EXIT, NO_WAY, Walk
@@ -145,7 +146,7 @@ def _dreamt(kind: Indices, gain: Indices, attempts_left: int) -> Floats:
         gain == 0,
         gain == NO_WAY,
         gain == NO_EXIT,
-        np.log1p(gain * (gain <= MOST_GAIN)) / np.log1p(MOST_GAIN),
+        log(1.0 + gain * (gain <= MOST_GAIN)) / log(np.array(1.0 + MOST_GAIN)),
         np.full(len(gain), 1 / (1 + attempts_left)),
         (kind == HOPE) / (1 + attempts_left),
         np.ones(len(gain)),
