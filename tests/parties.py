@@ -14,8 +14,9 @@ from typing import TypeVar
 
 import pytest
 
+from tests.forked import Process
 from tests.proxy import Proxy
-from tests.test_cli import CLEW, DEADLINE_S, ENVIRONMENT, TINY, wait_until
+from tests.test_cli import DEADLINE_S, ENVIRONMENT, TINY, wait_until
 from tests.test_network import HERE, THERE, free_ports
 
 UPDATES = 60
@@ -28,7 +29,7 @@ PACE_S = 0.1  # each way: with an actor that is so far away, a run lasts long en
 class Party:
     """A process, and what it says on standard error."""
 
-    process: subprocess.Popen[bytes]
+    process: Process | subprocess.Popen[bytes]
     log: Path
 
     def lines(self) -> list[str]:
@@ -93,13 +94,8 @@ class Place:
     def start(self, *arguments: object, name: str = "") -> Party:
         log = self.folder / f"{name or arguments[0]}-{len(list(self.folder.glob('*.log')))}.log"
         with log.open("w") as errors:
-            process = subprocess.Popen(
-                [*CLEW, *map(str, arguments)],
-                cwd=self.folder,
-                env=ENVIRONMENT,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-            )
+            words = [*map(str, arguments)]
+            process = Process(words, self.folder, ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=errors.fileno())
         self.undo.enter_context(process)
         self.undo.callback(process.kill)
         return Party(process, log)

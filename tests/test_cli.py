@@ -30,6 +30,8 @@ from deploy.cli import app
 from deploy.settings import load
 from learner.checkpoint import load as load_checkpoint
 from protocol.config import ClewError, Config
+from tests import forked
+from tests.forked import Process
 
 ROOT = Path(__file__).parent.parent
 CLEW = [sys.executable, "-m", "deploy.cli"]
@@ -45,17 +47,13 @@ DEADLINE_S = 30.0
 
 def clew(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
     """A command that ends by itself."""
-    command = [*CLEW, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=2 * DEADLINE_S)
+    return forked.run([*map(str, arguments)], folder, ENVIRONMENT, 2 * DEADLINE_S)
 
 
 @contextmanager
-def running(*arguments: object, folder: Path) -> Iterator[subprocess.Popen[str]]:
+def running(*arguments: object, folder: Path) -> Iterator[Process]:
     """A command that goes on until it is told to stop."""
-    command = [*CLEW, *map(str, arguments)]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
-    with process:
+    with Process([*map(str, arguments)], folder, ENVIRONMENT) as process:
         try:
             yield process
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -32,7 +31,7 @@ from protocol.wire.messages import Lease, Rollouts
 from tests.parties import Pace, Party, Place, new_place, place
 from tests.test_cli import CLEW, ENVIRONMENT, wait_until
 from tests.test_network import HERE, free_ports
-from tests.test_processes import exits
+from tests.test_processes import exits, processes
 
 __all__ = ["place"]  # a fixture
 
@@ -134,8 +133,6 @@ def test_every_part_is_somebodys_and_nobody_has_two_more_than_another(parts: int
 
 PATIENCE_S = 3.0
 VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "GLOO_SOCKET_IFNAME")
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["tests.test_parallel"])
 
 
 def seat(rank: int, ranks: int, port: int) -> Seat:

@@ -52,7 +52,7 @@ def with_run(**changes: object) -> Config:
 
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["tests.test_processes", "learner.learner", "actors.actor"])
+processes.set_forkserver_preload(["tests.warm"])
 
 
 def guarded(run: Callable[[], None]) -> None:
