@@ -219,6 +219,9 @@ def become(arguments: list[str], cwd: str, env: dict[str, str], umask: int) -> N
     if umask >= 0:
         os.umask(umask)
     sys.argv = ["clew", *arguments]
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", 1, errors="backslashreplace", closefd=False)  # type: ignore[misc]  # noqa: SIM115
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from protocol.wire.frames import ACTOR_LIMITS, decode
 from protocol.wire.messages import Attempts, Bye, Fetch, Lease, Rollouts, Theta
 from protocol.world import families
 from protocol.world.maze import Floats, Mazes
-from tests.test_processes import CONFIG, DEADLINE_S, House, Impostor, house, impostor, quiet, with_run
+from tests.deadline import DEADLINE_S
+from tests.test_processes import CONFIG, House, Impostor, house, impostor, quiet, with_run
 
 __all__ = ["house", "impostor", "quiet"]  # fixtures
 

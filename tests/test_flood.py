@@ -258,7 +258,7 @@ def test_a_crowd_that_takes_leases_and_never_answers_stops_nothing(
     patient = with_run(updates=10_000, lease_timeout_s=120.0)
     crowd = [impostor() for _ in range(LIARS)]
     took_s = seconds(house, patient, crowd, updates=60)
-    assert took_s < 40.0
+    assert took_s < patient.run.lease_timeout_s
 
 
 # Crowds of connections

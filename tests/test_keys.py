@@ -24,10 +24,10 @@ from deploy import keys
 from protocol.config import ClewError
 from protocol.wire.keys import ActorKeys, Allowlist, LearnerKeys
 from tests import forked
+from tests.deadline import DEADLINE_S
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
-DEADLINE_S = 60.0
 PUBLIC = b"Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID"  # of RFC 32's authors
 REFUSALS = [  # of a key file, wherever it is
     b"",

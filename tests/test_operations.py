@@ -10,8 +10,9 @@ from protocol.config import Config
 from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
 from protocol.wire.links import ActorLinks, LearnerLinks
 from protocol.wire.messages import Bye, Hello
+from tests.deadline import DEADLINE_S
 from tests.parties import Party, Place, metric, page, place
-from tests.test_cli import DEADLINE_S, TINY, wait_until
+from tests.test_cli import TINY, wait_until
 from tests.test_network import HERE
 from tests.test_wire import packed
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.deadline import DEADLINE_S
 from tests.test_cli import CLEW, ENDLESS, ENVIRONMENT, TINY, clew, first_line, records, trained
 
 __all__ = ["trained"]  # a fixture
 
-DEADLINE_S = 100.0
 NO_ROOM = "clew: cannot write to standard output: No space left on device; make room, or send it somewhere else"
 COMMANDS = ["--help", "--version", "config", "doctor", "keys new keys", "evaluate RUN --count 2"]
 
