@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from learner.admission import Replay
 from learner.ascent import Floats
 from learner.audit import SHUT_OUT, Auditor, Case, Sender, ShutOut, contradict
+from learner.lesson import Lesson
 from learner.reception import Damper, Reception
 from learner.schedule import Actor, Place, Schedule
 from learner.targets import Targets
@@ -47,15 +48,15 @@ class MetaBatch:
     """Everything that an update is made of, in order of the leases."""
 
     parts: Sequence[Rollouts]
-    replays: Sequence[Replay]  # of each part, walked again
+    lessons: Sequence[Lesson]  # of each part
 
 
 @dataclass(frozen=True)
 class Filed:
-    """An answer that counts: whose it is, and its attempts, walked again."""
+    """An answer that counts: whose it is, and what it teaches."""
 
     sender: Sender
-    replay: Replay
+    lesson: Lesson
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ class Clerk:
         if not self._computing and self._has_news:
             parts = self._schedule.answers
             self.standing = self._stand()  # as the learner finds it when it has the batch
-            self._batches.put(MetaBatch(parts, [self._filed[part.batch, part.chunk].replay for part in parts]))
+            self._batches.put(MetaBatch(parts, [self._filed[part.batch, part.chunk].lesson for part in parts]))
             self._computing = True
 
     @property
@@ -306,7 +307,8 @@ class Clerk:
         elif reason:
             self._refuse(reason, received)
         elif replay:
-            self._filed[rollouts.batch, rollouts.chunk] = Filed(self._sender(received.actor, received.host), replay)
+            lesson = Lesson.of(replay, self._config)
+            self._filed[rollouts.batch, rollouts.chunk] = Filed(self._sender(received.actor, received.host), lesson)
             self._auditor.consider(self._case(received, rollouts))
         if first and reason == "duplicate" and contradict(first, rollouts):
             author = self._filed[first.batch, first.chunk].sender

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils import deterministic
 
 from learner.ascent import Ascent, Floats
 from learner.checkpoint import Checkpoint, beginning, save
@@ -165,8 +166,8 @@ class Learner:
     def _gradient(self, batch: MetaBatch) -> Gradient:
         """Alone, or with the other processes of this learner."""
         if self._team:
-            return self._team.gradient(self._ascent.theta, batch.parts, batch.replays)
-        data = Batch.of(batch.replays, self._config, self._device)
+            return self._team.gradient(self._ascent.theta, batch.parts, batch.lessons)
+        data = Batch.of(batch.lessons, self._config, self._device)
         return meta_gradient(self._ascent.theta, data, self._config)
 
     def _describe(self, batch: MetaBatch, gradient: Gradient, theta: Floats) -> Record:
@@ -285,6 +286,7 @@ def repeat_exactly() -> None:
     torch.set_num_threads(1)  # the order of additions, and so the last bit of theta, depends on it
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what follows needs it on a GPU
     torch.use_deterministic_algorithms(True, warn_only=True)
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
 
 
 def find_device(name: str) -> torch.device:

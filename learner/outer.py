@@ -1,7 +1,7 @@
 """The meta-objective and its gradient: J(theta) = sum_k w_k E[R under phi_k(theta)], phi_{k+1} = f(phi_k).
 
-Clipped ratio: arXiv:1707.06347, on the result of adaptation as in ProMP, arXiv:1810.06784. Advantages: GAE,
-arXiv:1506.02438. Exploration term: E-MAML, arXiv:1803.01118.
+Clipped ratio: arXiv:1707.06347, on the result of adaptation as in ProMP, arXiv:1810.06784. Exploration term: E-MAML,
+arXiv:1803.01118.
 """
 
 # M mazes, E attempts, W = M*E of them, N steps of all attempts, S situations (see inner.Made), U distinct observations,
@@ -10,9 +10,9 @@ arXiv:1506.02438. Exploration term: E-MAML, arXiv:1803.01118.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, repeat
 from typing import Any
 
 import numpy as np
@@ -20,15 +20,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from learner.admission import Replay
+from learner.baseline import FEATURES, Outcome, advantages, normal_equations, values, weights
+from learner.lesson import Lesson, Part
 from protocol.config import Config
 from protocol.learning.arrays import take
-from protocol.learning.credit import Steps, hindsight, horizons
-from protocol.learning.inner import Made, adapt, chosen, gathered, initial_phi, situations, unflatten
+from protocol.learning.inner import Made, adapt, chosen, gathered, initial_phi, unflatten
 from protocol.learning.policy import Phi, Scene, log_prob, scores
-from protocol.world.maze import UNREACHABLE, Floats, shortest_M, to_exit
 
-FEATURES = 10  # F, of the baseline
 MAX_LOG_RATIO = 3.0  # a move that became 20 times as likely says nothing more
 FIGURES = (
     "objective",
@@ -50,12 +48,35 @@ class Stage:
     hope_S: Tensor
     gain_S: Tensor
     behaviour_N: Tensor  # [N] log pi of the moves under the policy that made them: theta's of `lag` updates ago
-    left_N: Tensor  # [N] L - t: steps to the end of the attempt, this one included
-    togo_N: Tensor  # [N] discounted return to go
-    base_FN: Tensor  # [F, N] what the baseline knows
     length_W: Tensor  # [W] steps taken
     found_W: Tensor  # [W] 1 where an exit was reached, else 0
     return_W: Tensor  # [W] discounted return
+    outcomes: tuple[Outcome, ...]  # of each lease, for the baseline
+
+    @staticmethod
+    def of(parts: Sequence[Part], firsts: Sequence[tuple[int, ...]], real: Tensor) -> Stage:
+        """That of all leases. `firsts`: of each lease the first maze, cell and observation."""
+        attempts = parts[0].attempts
+        maze_first, cell_first, row_first = zip(*firsts, strict=True)
+        situations = [len(part.at_S) for part in parts]
+        begins = accumulate(situations, initial=0)
+
+        def whole(name: str, firsts: Iterable[int] = repeat(0)) -> Tensor:
+            tensor = torch.from_numpy(joined([getattr(part, name) for part in parts], firsts))
+            return tensor.to(real.device, real.dtype if tensor.is_floating_point() else None)
+
+        made = Made(
+            attempts=attempts,
+            at_S=whole("at_S", cell_first),
+            row_S=whole("row_S", row_first),
+            pair_N=whole("move_N") * sum(situations) + whole("situation_N", begins),
+            attempt_N=whole("attempt_N", [first * attempts for first in maze_first]),
+            time_N=whole("time_N"),
+            known_GN=real if parts[0].known_GN is None else whole("known_GN"),
+        )
+        direct = ("known_S", "hope_S", "gain_S", "behaviour_N", "length_W", "found_W", "return_W")
+        outcomes = tuple(part.outcome.in_double() if real.dtype == torch.float64 else part.outcome for part in parts)
+        return Stage(made, **{name: whole(name) for name in direct}, outcomes=outcomes)
 
     def log_prob(self, score_AU: Tensor, phi: Phi) -> Tensor:
         """[A, S] log pi of every move in every situation, under the policies `phi`, whose network says `score_AU`."""
@@ -76,83 +97,32 @@ class Batch:
 
     @staticmethod
     def of(
-        replays: Sequence[Replay], config: Config, device: torch.device, dtype: torch.dtype = torch.float32
+        lessons: Sequence[Lesson], config: Config, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> Batch:
-        """What the meta-gradient needs of the attempts of some leases, in their order."""
+        """Those of some leases, in their order."""
         real = torch.zeros((), device=device, dtype=dtype)
-        sizes = [(len(one.mazes), one.mazes.cells, len(one.feature_UF)) for one in replays]
+        sizes = [(one.mazes, one.cells, len(one.feature_UF)) for one in lessons]
         firsts = list(zip(*([0, *accumulate(column)] for column in zip(*sizes, strict=True)), strict=True))
-        each = [_numbers(one, first, config) for one, first in zip(replays, firsts, strict=False)]
-        stages = tuple(_stage(parts, config, real) for parts in zip(*each, strict=True))
         mazes, cells, _ = firsts[-1]
         maze_U = None
-        if replays[0].maze_U is not None:
-            maze_U = np.concatenate([one.maze_U + first[0] for one, first in zip(replays, firsts, strict=False)])
-        feature_UF = np.concatenate([one.feature_UF for one in replays])
-        shortest = np.concatenate([shortest_M(one.mazes) for one in replays])
+        if lessons[0].maze_U is not None:
+            maze_U = joined([one.maze_U for one in lessons], [maze for maze, *_ in firsts])
+        feature_UF = np.concatenate([one.feature_UF for one in lessons])
+        shortest = np.concatenate([one.shortest_M for one in lessons])
+        stages = zip(*(one.stages for one in lessons), strict=True)
         return Batch(
             scene=Scene.of(feature_UF, config, real, maze_U, mazes),
             mazes=mazes,
             cells=cells,
             shortest_M=torch.from_numpy(shortest).to(device),
-            stages=stages,
+            stages=tuple(Stage.of(parts, firsts, real) for parts in stages),
         )
 
 
-Numbers = dict[str, npt.NDArray[Any]]
-
-
-def _numbers(replay: Replay, first: tuple[int, ...], config: Config) -> list[Numbers]:
-    """What every stage of a lease says, by field of Made and Stage. `first`: its first maze, cell and observation."""
-    first_maze, first_cell, first_row = first
-    mazes, inner = replay.mazes, config.inner
-    horizon_M, distance_C = horizons(mazes, config), to_exit(mazes)
-    numbers = []
-    for stage, (walk, known, behaviour_N) in enumerate(
-        zip(replay.walks, replay.knowns, replay.behaviours, strict=True)
-    ):
-        steps = Steps.of(walk, mazes, horizon_M)
-        togo_N = steps.returns_to_go(config.run.discount)
-        situation_N, step_S = situations(walk, steps.attempts)
-        told: Numbers = {
-            "at_S": walk.at_N[step_S] + first_cell,
-            "row_S": walk.row_N[step_S] + np.int64(first_row),
-            "known_S": walk.known_N[step_S].astype(np.int64),
-            "hope_S": walk.hope_N[step_S].astype(np.int64),
-            "gain_S": walk.gain_N[step_S].astype(np.int64),
-            "situation_N": situation_N,
-            "move_N": walk.move_N.astype(np.int64),
-            "attempt_N": steps.attempt_N + first_maze * steps.attempts,
-            "time_N": steps.time_N.astype(np.int64),
-            "behaviour_N": behaviour_N,
-            "left_N": steps.left_N.astype(np.int64),
-            "togo_N": togo_N,
-            "base_FN": baseline_features(steps, distance_C, known.way_C, config),
-            "length_W": walk.length_W.astype(np.int64),
-            "found_W": steps.found_W.astype(np.float32),
-            "return_W": steps.returns(config.run.discount),
-        }
-        if stage < inner.steps:
-            way_C = replay.knowns[stage + 1].way_C
-            told["known_GN"] = hindsight(steps, way_C, inner.steps - stage - 1, config)
-        numbers.append(told)
-    return numbers
-
-
-def _stage(parts: Sequence[Numbers], config: Config, real: Tensor) -> Stage:
-    """One stage of all leases."""
-    many = [len(part["at_S"]) for part in parts]
-    for part, before in zip(parts, accumulate(many, initial=0), strict=False):
-        part["pair_N"] = part.pop("move_N") * sum(many) + part.pop("situation_N") + before
-    joined = {}
-    for name in parts[0]:
-        whole = torch.from_numpy(np.concatenate([part[name] for part in parts], axis=-1))
-        joined[name] = whole.to(real.device, real.dtype if whole.is_floating_point() else None)
-    fields = ("at_S", "row_S", "pair_N", "attempt_N", "time_N")
-    known_GN = joined.pop("known_GN", real)
-    attempts = config.inner.attempts if known_GN is not real else config.outer.attempts
-    made = Made(attempts, **{name: joined.pop(name) for name in fields}, known_GN=known_GN)
-    return Stage(made, **joined)
+def joined(parts: Iterable[Any], firsts: Iterable[int]) -> npt.NDArray[Any]:
+    """Numbers of several leases, each counted on from its first."""
+    moved = [part + first if first else part for part, first in zip(parts, firsts, strict=False)]
+    return np.concatenate(moved, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -171,14 +141,15 @@ class Totals:
         """Over the mazes of `batch`, be it whole or a share."""
         device = batch.shortest_M.device
         return_M, best_M = returns(batch, config)
-        steps = [len(stage.left_N) for stage in batch.stages]
+        steps = [len(stage.behaviour_N) for stage in batch.stages]
+        fits = [sum(map(normal_equations, stage.outcomes)) for stage in batch.stages]
         return Totals(
             mazes=torch.tensor(batch.mazes, dtype=torch.float64, device=device),
             shortest=batch.shortest_M.sum().double(),
             returns=return_M.sum().double(),
             best=best_M.sum().double(),
             steps_K=torch.tensor(steps, dtype=torch.float64, device=device),
-            fit_KFG=torch.stack([normal_equations(stage) for stage in batch.stages]),
+            fit_KFG=torch.from_numpy(np.stack(fits)).to(device),
         )
 
     @staticmethod
@@ -234,13 +205,14 @@ def meta_objective(theta_P: Tensor, batch: Batch, config: Config, totals: Totals
     phi = initial_phi(theta, batch.cells, batch.mazes, steps, config)
     exploration_M = after_adaptation(batch, config, totals) * config.outer.exploration
     score_AU = scores(phi.net, batch.scene)
+    fit_KFG = totals.fit_KFG.cpu().numpy()
     total = theta_P.new_zeros(())
     for k, stage in enumerate(batch.stages):
         made, last = stage.made, k == steps
         if k and config.inner.adapts == "all":
             score_AU = scores(phi.net, batch.scene)
         log_prob_AS = stage.log_prob(score_AU, phi)
-        credit_N = advantages(stage, fitted_value(stage, totals.fit_KFG[k]), config)
+        credit_N = advantages_over(fit_KFG[k], stage, config)
         if not last:
             # The surrogate is a mean over attempts; what they made possible together is credited to each in full.
             credit_N = config.outer.first_weight * credit_N
@@ -278,6 +250,13 @@ def surrogate(
     return total
 
 
+def advantages_over(fit_FG: npt.NDArray[Any], stage: Stage, config: Config) -> Tensor:
+    """[N] the advantage of every step over the baseline with these normal equations."""
+    weight_F = weights(fit_FG)
+    parts = [advantages(outcome, values(outcome, weight_F), config) for outcome in stage.outcomes]
+    return torch.from_numpy(np.concatenate(parts)).to(stage.behaviour_N)
+
+
 def after_adaptation(batch: Batch, config: Config, totals: Totals | None = None) -> Tensor:
     """[M] how much better the attempts after adaptation went than the batch's, given each maze's best return."""
     totals = totals or Totals.of(batch, config)
@@ -289,54 +268,3 @@ def returns(batch: Batch, config: Config) -> tuple[Tensor, Tensor]:
     """[M] the mean return of each maze's attempts after adaptation, and [M] the best that there can be."""
     last = batch.stages[-1]
     return last.return_W.view(-1, last.made.attempts).mean(1), config.run.discount ** (batch.shortest_M - 1)
-
-
-def advantages(stage: Stage, value_N: Tensor, config: Config) -> Tensor:
-    """[N] generalised advantage of every step over the baseline's values: sum_l (gamma lambda)^l delta_{t+l}.
-
-    delta_t = r_t + gamma V(s_{t+1}, t+1) - V(s_t, t). The factor gamma^t of the exact gradient is left out, as usual.
-    """
-    made = stage.made
-    goes_on_N = (stage.left_N > 1).to(value_N)
-    reward_N = (1 - goes_on_N) * stage.found_W.index_select(0, made.attempt_N)
-    delta_N = reward_N + config.run.discount * goes_on_N * value_N.roll(-1) - value_N
-
-    # Sums over 2, 4, 8, ... steps, each of two that are half as long: a loop over all steps would be many small calls.
-    decay, reach, longest = config.run.discount * config.outer.gae_lambda, 1, int(stage.length_W.max())
-    while reach < longest:
-        later_N = delta_N[reach:] * (stage.left_N[:-reach] > reach)
-        delta_N = torch.cat((delta_N[:-reach] + decay**reach * later_N, delta_N[-reach:]))
-        reach *= 2
-    return delta_N
-
-
-def fitted_value(stage: Stage, fit_FG: Tensor) -> Tensor:
-    """[N] the return to go that a least-squares fit over the batch expects.
-
-    The linear baseline of MAML and ProMP (arXiv:1604.06778), which here may know the way: it serves the training
-    alone. `fit_FG`: the normal equations over the whole batch, where `stage` is a share of it.
-    """
-    ridge = 1e-3 * torch.eye(FEATURES, dtype=torch.float64, device=fit_FG.device)
-    weight_F = torch.linalg.solve(fit_FG[:, :-1] + ridge, fit_FG[:, -1])
-    value_N: Tensor = weight_F.to(stage.base_FN.dtype) @ stage.base_FN
-    return value_N
-
-
-def normal_equations(stage: Stage) -> Tensor:
-    """[F, G] float64, what the fit of `fitted_value` solves, its right-hand side in the last column."""
-    base_FN = stage.base_FN.double()  # in single precision, shares of a batch would not add up to its fit
-    return torch.column_stack((base_FN @ base_FN.T, base_FN @ stage.togo_N.double()))
-
-
-def baseline_features(steps: Steps, distance_C: npt.NDArray[Any], way_C: npt.NDArray[Any], config: Config) -> Floats:
-    """[F, N] what the baseline knows of each step: time, the true way to the exit, and the way that the robot knows."""
-    at_N, gamma = steps.walk.at_N, config.run.discount
-    far_C, near_C = (np.power(each, distance_C, dtype=np.float32) for each in (gamma, gamma**10))
-    way_C = np.where(way_C == UNREACHABLE, 0, np.power(gamma, np.minimum(way_C, 10_000), dtype=np.float32))
-    far_N, near_N, way_N = far_C[at_N], near_C[at_N], way_C[at_N]
-    horizon_N = steps.horizon_W[steps.attempt_N].astype(np.float32)
-    time_N = steps.time_N / horizon_N
-    in_reach_N = distance_C[at_N] < horizon_N - steps.time_N
-    rows = (np.ones_like(time_N), time_N, time_N**2, far_N, near_N, far_N * time_N, in_reach_N)
-    known = (way_N, way_N > 0, way_N * far_N)
-    return np.stack([row.astype(np.float32) for row in (*rows, *known)])

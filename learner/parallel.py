@@ -27,6 +27,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from learner.admission import Replay, admit_all
+from learner.lesson import Lesson
 from learner.outer import Batch, Gradient, Totals, meta_gradient
 from protocol.config import ClewError, Config
 from protocol.wire.frames import Limits, decode, encode
@@ -132,13 +133,13 @@ class Team:
         if time.monotonic() >= self._beat_due:
             self._tell_all(Ping())
 
-    def gradient(self, theta_P: Tensor, parts: Sequence[Rollouts], replays: Sequence[Replay]) -> Gradient:
+    def gradient(self, theta_P: Tensor, parts: Sequence[Rollouts], lessons: Sequence[Lesson]) -> Gradient:
         """That of the whole batch. The other ranks walk their parts of it again, as this one's clerk has."""
         own, *others = shares(len(parts), self._ranks)
         theta = Theta(parts[0].batch, theta_P.cpu().numpy())
         for rank, share in enumerate(others, start=1):
             _tell(rank, theta, *parts[share])
-        return added_up(theta_P, replays[own], self._config, self._device)
+        return added_up(theta_P, lessons[own], self._config, self._device)
 
     def _tell_all(self, message: Message) -> None:
         for rank in range(1, self._ranks):
@@ -158,8 +159,9 @@ def follow(seat: Seat, device: torch.device) -> None:
                 config = Config.model_validate_json(welcome.config)
             case [Theta() as theta, *parts] if config:
                 again = admit_all([part for part in parts if isinstance(part, Rollouts)], config)
-                replays = [replay for replay in again if isinstance(replay, Replay)]  # rank 0 sends no others
-                added_up(torch.from_numpy(theta.vector.copy()).to(device), replays, config, device)
+                # Rank 0 sends no others.
+                lessons = [Lesson.of(replay, config) for replay in again if isinstance(replay, Replay)]
+                added_up(torch.from_numpy(theta.vector.copy()).to(device), lessons, config, device)
             case [Ping()]:
                 pass
             case [Bye()]:
@@ -174,9 +176,9 @@ def shares(parts: int, ranks: int) -> list[slice]:
     return [slice(begin, end) for begin, end in pairwise(ends)]
 
 
-def added_up(theta_P: Tensor, replays: Sequence[Replay], config: Config, device: torch.device) -> Gradient:
+def added_up(theta_P: Tensor, lessons: Sequence[Lesson], config: Config, device: torch.device) -> Gradient:
     """The gradient of a batch, of which this rank has some leases or none. All ranks must call it, and all get it."""
-    batch = Batch.of(replays, config, device) if replays else None
+    batch = Batch.of(lessons, config, device) if lessons else None
     totals = Totals.of(batch, config) if batch else Totals.of_none(config, device)
     totals = Totals(*_sums(*vars(totals).values()))
     own = meta_gradient(theta_P, batch, config, totals) if batch else Gradient.of_none(theta_P)

@@ -11,8 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from learner import baseline
 from learner.admission import Replay, admit
-from learner.outer import Batch, Totals, after_adaptation, fitted_value
+from learner.lesson import Lesson
+from learner.outer import Batch, Totals, after_adaptation
 from protocol.config import Config
 from protocol.learning.arrays import Array, is_torch, like, take
 from protocol.learning.credit import Steps, hindsight, horizons
@@ -67,7 +69,7 @@ def tried(theta_P: Floats, mazes: Mazes, config: Config, seed: int = 0) -> Repla
 
 def batch_of(replay: Replay, config: Config) -> Batch:
     """In float64."""
-    return Batch.of([replay], config, CPU, torch.float64)
+    return Batch.of([Lesson.of(replay, config)], config, CPU, torch.float64)
 
 
 def trials_of(replay: Replay, batch: Batch, config: Config) -> list[stepwise.Trial]:
@@ -81,7 +83,9 @@ def trials_of(replay: Replay, batch: Batch, config: Config) -> list[stepwise.Tri
     for k, (done, stage) in enumerate(zip(replay.walks, batch.stages, strict=True)):
         told = list(stepwise.attempts_at(drawings, done, replay.behaviours[k], pasts, horizon_M, config))
         pasts, lengths = [past for _, past in told], done.length_W.tolist()
-        value_W = torch.split(fitted_value(stage, fits[k]), lengths)
+        (outcome,) = stage.outcomes
+        value_N = baseline.values(outcome, baseline.weights(fits[k].numpy()))
+        value_W = torch.split(torch.from_numpy(value_N), lengths)
         fact_W = torch.split(stage.made.known_GN.T, lengths) if k < config.inner.steps else []
         for maze, (attempts, _) in enumerate(told):
             own = slice(maze * len(attempts), (maze + 1) * len(attempts))

@@ -8,6 +8,7 @@ import torch
 from actors.actor import work_on
 from learner.admission import admit
 from learner.learner import find_device
+from learner.lesson import Lesson
 from learner.outer import Batch, Gradient, meta_gradient
 from protocol.config import Config
 from protocol.learning.inner import initial_theta
@@ -25,7 +26,7 @@ def gradient_on(device: torch.device, adapts: str) -> Gradient:
     )
     theta_P = initial_theta(config)
     rollouts = work_on(Lease(0, 0, 0, 0, (0, 0, 0), 1.0), theta_P, config)
-    batch = Batch.of([admit(rollouts, config)], config, device)
+    batch = Batch.of([Lesson.of(admit(rollouts, config), config)], config, device)
     return meta_gradient(torch.from_numpy(theta_P).to(device), batch, config)
 
 

@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from learner.lesson import Lesson
 from learner.outer import Batch, meta_gradient
 from protocol.config import Config
 from protocol.learning.arrays import take
@@ -34,8 +35,7 @@ from tests.oracle import ExactMaze, cosine, slope
 from tests.stepwise import Estimator
 
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
-TWO_WAYS = "S...\n.##.\n..E."
-TRAINED = "S..\n.#.\n..E"  # the one above is held out
+TWO_WAYS = "S..\n.#.\n.#E\n..."  # no held-out maze, which nobody may train on
 TRAP = "S..H\n.#..\n..E."
 MOST_WALKERS, MOST_COPIES = 4000, 100  # at once
 
@@ -302,11 +302,11 @@ def test_the_learners_meta_gradient_reaches_the_exact_one(first_weight: float) -
     inner = {"attempts": 500, "cell_step_size": 2.0}
     outer = {"attempts": 500, "objective": "policy-gradient", "gae_lambda": 1.0, "first_weight": first_weight}
     config = make_config("dice", mazes=40, inner=inner, outer=outer, run={"discount": 1.0})
-    exact = ExactMaze(TRAINED, config)
+    exact = ExactMaze(TWO_WAYS, config)
     net_Q = start(exact)
     theta_P = net_Q.detach().float()
-    replay = tried(theta_P.numpy(), Mazes.concatenate([Mazes.from_text(TRAINED)] * 40), config)
-    found_Q = meta_gradient(theta_P, Batch.of([replay], config, CPU), config).vector.double()
+    replay = tried(theta_P.numpy(), Mazes.concatenate([Mazes.from_text(TWO_WAYS)] * 40), config)
+    found_Q = meta_gradient(theta_P, Batch.of([Lesson.of(replay, config)], config, CPU), config).vector.double()
     truth_Q = exact.meta_gradient(net_Q, steps=1) + first_weight * slope(exact.value(exact.unadapted(net_Q)), net_Q)
     print(f"\nlearner, first_weight={first_weight}: cosine similarity {cosine(found_Q, truth_Q):.5f}")
     assert cosine(found_Q, truth_Q) >= 0.99

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from learner.admission import admit
+from learner.lesson import Lesson
 from learner.outer import Batch, Totals, meta_objective
 from protocol.config import Config
 from protocol.learning.credit import Steps, horizons
@@ -54,7 +55,8 @@ def every_move_made(text: str, chances: Sequence[Chance], config: Config) -> Bat
         length_W = np.array([len(attempt) for attempt in attempts], np.int32)
         move_N = np.array([step.move for attempt in attempts for step in attempt.steps], np.uint8)
         stages.append(Attempts(length_W, move_N, np.zeros(len(move_N), np.float32)))
-    batch = Batch.of([admit(Rollouts(0, 0, 0, 0, {}, mazes, tuple(stages)), config)], config, CPU, torch.float64)
+    replay = admit(Rollouts(0, 0, 0, 0, {}, mazes, tuple(stages)), config)
+    batch = Batch.of([Lesson.of(replay, config)], config, CPU, torch.float64)
     told = []
     for k, stage in enumerate(batch.stages):
         said = [log_pi.item() - chance.log_p.item() for chance in chances for log_pi in chance.log_pis[k]]

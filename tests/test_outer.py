@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from actors.rollout import collect
+from learner import baseline
 from learner.admission import Replay, admit
-from learner.outer import Batch, Totals, after_adaptation, fitted_value, meta_gradient, meta_objective
+from learner.lesson import Lesson
+from learner.outer import Batch, Totals, after_adaptation, meta_gradient, meta_objective
 from protocol.config import Config
 from protocol.learning.inner import initial_theta, shapes, unflatten
 from protocol.wire.messages import Rollouts
@@ -102,7 +104,7 @@ def test_leases_add_up_to_the_batch_that_they_make() -> None:
     config = config_of(outer={"exploration": 0.5, "entropy": 0.1}, inner={"adapts": "all"})
     replays = [tried(random_theta(config), MAZES, config, seed) for seed in range(2)]
     theta_P = torch.from_numpy(random_theta(config, 1)).double()
-    whole = Batch.of(replays, config, CPU, torch.float64)
+    whole = Batch.of([Lesson.of(replay, config) for replay in replays], config, CPU, torch.float64)
     totals = Totals.of(whole, config)
     shares = [meta_gradient(theta_P, batch_of(replay, config), config, totals) for replay in replays]
     together = meta_gradient(theta_P, whole, config)
@@ -160,21 +162,23 @@ def collected(seed: int = 0) -> tuple[Config, Replay]:
 
 def test_the_baseline_is_the_ridge_regression_of_returns_to_go() -> None:
     config, replay = collected()
-    batch = Batch.of([replay], config, CPU, torch.float64)
+    batch = Batch.of([Lesson.of(replay, config)], config, CPU, torch.float64)
     for stage, fit_FG in zip(batch.stages, Totals.of(batch, config).fit_KFG, strict=True):
-        known_NF, togo_N = stage.base_FN.numpy().T, stage.togo_N.numpy()
+        (outcome,) = stage.outcomes
+        known_NF, togo_N = outcome.feature_FN.T, outcome.togo_N
         weights = len(known_NF[0])
         rows = np.concatenate([known_NF, np.sqrt(1e-3) * np.eye(weights)])
         weight_F, *_ = np.linalg.lstsq(rows, np.concatenate([togo_N, np.zeros(weights)]), rcond=None)
-        np.testing.assert_allclose(fitted_value(stage, fit_FG).numpy(), known_NF @ weight_F, rtol=0, atol=1e-8)
+        values_N = baseline.values(outcome, baseline.weights(fit_FG.numpy()))
+        np.testing.assert_allclose(values_N, known_NF @ weight_F, rtol=0, atol=1e-8)
 
 
 def test_the_baseline_takes_most_of_the_variance_of_returns_away() -> None:
     config, replay = collected()
-    batch = Batch.of([replay], config, CPU)
-    stage, fit_FG = batch.stages[0], Totals.of(batch, config).fit_KFG[0]
-    left_N = stage.togo_N - fitted_value(stage, fit_FG)
-    assert left_N.var() < 0.8 * stage.togo_N.var()
+    batch = Batch.of([Lesson.of(replay, config)], config, CPU)
+    (outcome,), fit_FG = batch.stages[0].outcomes, Totals.of(batch, config).fit_KFG[0]
+    left_N = outcome.togo_N - baseline.values(outcome, baseline.weights(fit_FG.numpy()))
+    assert left_N.var() < 0.8 * outcome.togo_N.var()
     assert abs(left_N.mean()) < 0.01
 
 
@@ -201,12 +205,12 @@ def test_the_baseline_knows_time_the_true_way_and_the_way_that_the_robot_knows()
                     row = [1, share, share**2, far, near, far * share, reach, here, here > 0, here * far]
                     rows.append([float(value) for value in row])
         pasts = after
-        torch.testing.assert_close(stage.base_FN.T, torch.tensor(rows, dtype=torch.float64), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(stage.outcomes[0].feature_FN.T, rows, rtol=1e-5, atol=1e-6)
 
 
 def test_figures_say_what_the_attempts_did() -> None:
     config, replay = collected(1)
-    batch = Batch.of([replay], config, CPU)
+    batch = Batch.of([Lesson.of(replay, config)], config, CPU)
     figures = meta_gradient(torch.from_numpy(initial_theta(config)), batch, config).figures
     found = [stage.found_W.mean().item() for stage in batch.stages]
     assert 0 < found[0] < 1

@@ -20,8 +20,9 @@ from torch import Tensor
 from actors.actor import work_on
 from deploy import cli
 from learner import checkpoint, parallel
-from learner.admission import Replay, admit
+from learner.admission import admit
 from learner.ascent import Floats
+from learner.lesson import Lesson
 from learner.outer import Batch, Totals, meta_gradient
 from learner.parallel import RankError, Seat, Team, follow, shares
 from protocol.config import ClewError, Config
@@ -76,12 +77,12 @@ def make_parts(config: Config) -> list[Rollouts]:
     return [work_on(lease, theta_P, config) for lease in leases]
 
 
-def replays_of(parts: list[Rollouts], config: Config) -> list[Replay]:
-    return [admit(part, config) for part in parts]
+def lessons_of(parts: list[Rollouts], config: Config) -> list[Lesson]:
+    return [Lesson.of(admit(part, config), config) for part in parts]
 
 
 def batch_of(parts: list[Rollouts], config: Config, dtype: torch.dtype, device: torch.device = CPU) -> Batch:
-    return Batch.of(replays_of(parts, config), config, device, dtype)
+    return Batch.of(lessons_of(parts, config), config, device, dtype)
 
 
 def theta_of(config: Config) -> Tensor:
@@ -181,11 +182,11 @@ def test_a_team_has_the_gradient_of_one_process_even_where_some_have_nothing_to_
 ) -> None:
     config = make_config(leases)
     parts, theta_P = make_parts(config), theta_of(config)
-    replays = replays_of(parts, config)
+    lessons = lessons_of(parts, config)
     whole = meta_gradient(theta_P, batch_of(parts, config, torch.float32), config)
     mine, others = followers(ranks)
     with Team(mine, config, CPU) as team:
-        once, again = (team.gradient(theta_P, parts, replays) for _ in range(2))
+        once, again = (team.gradient(theta_P, parts, lessons) for _ in range(2))
     for other in others:
         exits(other, 0)
     assert torch.equal(once.vector, again.vector)
@@ -208,7 +209,7 @@ def test_a_follower_waits_as_long_as_there_are_signs_of_life_and_no_longer(
     exits(other, 1)
     parts = make_parts(config)
     with pytest.raises(RankError, match="no longer answers"):
-        team.gradient(theta_of(config), parts, replays_of(parts, config))
+        team.gradient(theta_of(config), parts, lessons_of(parts, config))
 
 
 @pytest.mark.cuda
@@ -220,7 +221,7 @@ def test_a_team_on_a_gpu_adds_up_over_nccl(followers: Followers) -> None:
     device = mine.device(torch.device("cuda"))
     theta_P = theta_of(config).to(device)
     with Team(mine, config, device) as team:
-        found = team.gradient(theta_P, parts, replays_of(parts, config))
+        found = team.gradient(theta_P, parts, lessons_of(parts, config))
     whole = meta_gradient(theta_P, batch_of(parts, config, torch.float32, device), config)
     assert (found.vector - whole.vector).norm() < 1e-5 * whole.vector.norm()
 

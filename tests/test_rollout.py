@@ -11,6 +11,7 @@ import torch
 
 from actors.rollout import collect
 from learner.admission import admit
+from learner.lesson import Lesson
 from learner.outer import Batch
 from protocol.config import Config
 from protocol.learning.arrays import take
@@ -169,7 +170,8 @@ def test_the_learner_finds_the_policies_that_the_actor_adapted_to(kind: str, rul
     config = lease_config(with_more(KINDS[kind], {"inner": {"rule": rule, "estimator": estimator}}))
     theta_P = random_theta(config, scale=0.1)
     mazes, stages, _ = collect(theta_P, (3,), config)
-    batch = Batch.of([admit(Rollouts(0, 0, 0, 0, {}, mazes, stages), config)], config, CPU)
+    replay = admit(Rollouts(0, 0, 0, 0, {}, mazes, stages), config)
+    batch = Batch.of([Lesson.of(replay, config)], config, CPU)
     theta, last = unflatten(torch.from_numpy(theta_P), config), config.inner.steps
     phi = initial_phi(theta, batch.cells, batch.mazes, last, config)
     for k, stage in enumerate(batch.stages):

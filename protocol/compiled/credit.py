@@ -90,3 +90,39 @@ def fill_numbers(code_N: Numbers, number_N: Numbers, first_N: Numbers) -> int:
             count += 1
         number_N[row] = slot_of[slot]
     return count
+
+
+@machine_code
+def fill_features(
+    known_FN: Numbers,
+    at_N: Numbers,
+    time_N: Numbers,
+    horizon_W: Numbers,
+    attempt_N: Numbers,
+    distance_C: Numbers,
+    far_C: Numbers,
+    near_C: Numbers,
+    way_C: Numbers,
+) -> None:
+    """Fills `known_FN` [F, N] as `learner.baseline.features` does."""
+    for row in range(len(at_N)):
+        at, horizon = at_N[row], horizon_W[attempt_N[row]]
+        time, far, way = time_N[row] / horizon, far_C[at], way_C[at]
+        known_FN[0, row] = 1
+        known_FN[1, row] = time
+        known_FN[2, row] = time * time
+        known_FN[3, row] = far
+        known_FN[4, row] = near_C[at]
+        known_FN[5, row] = far * time
+        known_FN[6, row] = distance_C[at] < horizon - time_N[row]
+        known_FN[7, row] = way
+        known_FN[8, row] = way > 0
+        known_FN[9, row] = way * far
+
+
+@machine_code
+def add_later(delta_N: Numbers, left_N: Numbers, reach: int, share: float) -> None:
+    """Adds to each step's sum that of the step `reach` later of its attempt, as `learner.baseline.advantages` does."""
+    for row in range(len(delta_N) - reach):
+        if left_N[row] > reach:
+            delta_N[row] += share * delta_N[row + reach]

@@ -33,6 +33,8 @@ def take(table_AG: Array, row_N: Array) -> Array:
     if not is_torch(table_AG):
         return table_AG.take(row_N, axis=1)
     moves, groups = table_AG.shape
+    if moves == 1:
+        return table_AG[0].index_select(0, row_N)[None]
     torch = sys.modules["torch"]
     first_A1 = torch.arange(0, moves * groups, groups, device=row_N.device)[:, None]
     return table_AG.flatten().index_select(0, (first_A1 + row_N).flatten()).view(moves, len(row_N))
@@ -61,6 +63,8 @@ def sum_by(value_AN: Array, group_N: Array, groups: int) -> Array:
     if not is_torch(value_AN):
         sums = [np.bincount(group_N, value_N, groups) for value_N in value_AN]
         return np.stack(sums).astype(value_AN.dtype)
+    if moves == 1:
+        return value_AN.new_zeros(groups).index_add(0, group_N, value_AN[0])[None]
     torch = sys.modules["torch"]
     place_AN = torch.arange(0, moves * groups, groups, device=group_N.device)[:, None] + group_N
     return value_AN.new_zeros(moves * groups).index_add(0, place_AN.flatten(), value_AN.flatten()).view(moves, groups)

@@ -64,8 +64,8 @@ class Steps:
 
     def returns_to_go(self, discount: float) -> Floats:
         """[N] found * gamma^(L-1-t): the discounted return from each step on."""
-        power_L = discount ** np.arange(-1.0, self.walk.length_W.max())
-        togo_N: Floats = (self.found_W[self.attempt_N] * power_L[self.left_N]).astype(np.float32)
+        power_L = (discount ** np.arange(-1.0, self.walk.length_W.max())).astype(np.float32)
+        togo_N: Floats = self.found_W[self.attempt_N] * power_L[self.left_N]
         return togo_N
 
 

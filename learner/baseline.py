@@ -1,0 +1,110 @@
+"""The baseline of the meta-objective: the return to go that is expected at a step, and the advantage over it.
+
+The linear baseline of MAML and ProMP (arXiv:1604.06778), which here may know the way: it serves the training alone.
+Advantages: GAE, arXiv:1506.02438. All is numpy: nothing depends on theta.
+"""
+
+# N steps of all attempts of a stage of a lease, C cells of its mazes, F features, G = F + 1
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from protocol.compiled import compiled
+from protocol.config import Config
+from protocol.learning.credit import Steps
+from protocol.world.maze import UNREACHABLE, Floats, Ints
+
+FEATURES = 10  # F
+FITTED = 4_096  # steps of a lease's stage that are enough for the fit of so few weights
+RIDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the attempts of one stage of a lease went."""
+
+    feature_FN: Floats  # [F, N] what the baseline knows of each step
+    togo_N: Floats  # [N] discounted return to go
+    left_N: Ints  # [N] L - t: steps to the end of the attempt, this one included
+
+    @staticmethod
+    def of(steps: Steps, distance_C: Ints, way_C: Ints, config: Config) -> Outcome:
+        """`distance_C`: steps to the nearest exit; `way_C`: the same by the way that the robot knows."""
+        known_FN, togo_N = features(steps, distance_C, way_C, config), steps.returns_to_go(config.run.discount)
+        return Outcome(known_FN, togo_N, steps.left_N)
+
+    def in_double(self) -> Outcome:
+        """The same, of which all that follows is computed in float64."""
+        return replace(self, feature_FN=self.feature_FN.astype(np.float64), togo_N=self.togo_N.astype(np.float64))
+
+
+def features(steps: Steps, distance_C: Ints, way_C: Ints, config: Config) -> Floats:
+    """[F, N] time, the true way to the exit, and the way that the robot knows."""
+    gamma = config.run.discount
+    far_C, near_C = (np.power(each, distance_C, dtype=np.float32) for each in (gamma, gamma**10))
+    way_C = np.where(way_C == UNREACHABLE, 0, np.power(gamma, np.minimum(way_C, 10_000), dtype=np.float32))
+    at_N = steps.walk.at_N
+    if machine := compiled("credit"):
+        known_FN = np.empty((FEATURES, len(at_N)), np.float32)
+        times = steps.time_N, steps.horizon_W, steps.attempt_N
+        machine.fill_features(known_FN, at_N, *times, distance_C, far_C, near_C, way_C)
+        return known_FN
+    far_N, near_N, way_N = far_C[at_N], near_C[at_N], way_C[at_N]
+    horizon_N = steps.horizon_W[steps.attempt_N]
+    time_N = steps.time_N / horizon_N
+    in_reach_N = distance_C[at_N] < horizon_N - steps.time_N
+    rows = (np.ones_like(time_N), time_N, time_N * time_N, far_N, near_N, far_N * time_N, in_reach_N)
+    known = (way_N, way_N > 0, way_N * far_N)
+    return np.stack([row.astype(np.float32) for row in (*rows, *known)])
+
+
+def normal_equations(outcome: Outcome) -> npt.NDArray[Any]:
+    """[F, G] float64, what `weights` solves, its right-hand side in the last column. Those of leases add up.
+
+    Of a long lease every second, third … step counts: the fit is not worth more.
+    """
+    some = slice(None, None, -(-len(outcome.togo_N) // FITTED))
+    known_FN = outcome.feature_FN[:, some].astype(np.float64)  # in single precision, they would not add up
+    togo_N = outcome.togo_N[some].astype(np.float64)
+    return np.column_stack((known_FN @ known_FN.T, known_FN @ togo_N))
+
+
+def weights(fit_FG: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """[F] float64, of the ridge regression of returns to go."""
+    solution: npt.NDArray[Any] = np.linalg.solve(fit_FG[:, :-1] + RIDGE * np.eye(FEATURES), fit_FG[:, -1])
+    return solution
+
+
+def values(outcome: Outcome, weight_F: npt.NDArray[Any]) -> Floats:
+    """[N] the return to go that is expected at each step."""
+    expected_N: Floats = weight_F.astype(outcome.feature_FN.dtype) @ outcome.feature_FN
+    return expected_N
+
+
+def advantages(outcome: Outcome, value_N: Floats, config: Config) -> Floats:
+    """[N] generalised advantage of every step over its expected return to go: sum_l (gamma lambda)^l delta_{t+l}.
+
+    delta_t = r_t + gamma V(s_{t+1}, t+1) - V(s_t, t). The factor gamma^t of the exact gradient is left out, as usual.
+    """
+    left_N, real = outcome.left_N, value_N.dtype.type
+    ends_N = left_N == 1
+    delta_N = real(config.run.discount) * np.roll(value_N, -1)
+    delta_N[ends_N] = outcome.togo_N[ends_N]  # at an attempt's last step that is its reward
+    delta_N -= value_N
+    # Sums over 2, 4, 8, ... steps, each of two that are half as long: a loop over all steps would be many small calls.
+    decay, reach, longest = config.run.discount * config.outer.gae_lambda, 1, int(left_N.max())
+    machine = compiled("credit")
+    while reach < longest:
+        share = real(decay**reach)
+        if machine:
+            machine.add_later(delta_N, left_N, reach, share)
+        else:
+            later_N = share * delta_N[reach:]
+            np.add(delta_N[:-reach], later_N, out=delta_N[:-reach], where=left_N[:-reach] > reach)
+        reach *= 2
+    return delta_N
