@@ -22,7 +22,7 @@ test: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-deploy: .venv/installed-test-deploy
 	$(BIN)/pytest -m 'docker or ray'

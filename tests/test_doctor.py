@@ -169,7 +169,7 @@ def test_the_learner_has_another_contract(place: Place) -> None:
 def test_the_learner_is_there_but_does_not_answer(place: Place) -> None:
     with closing(LearnerLinks(place.address, LIMITS)):
         output = visit(place, "--connect", place.address)
-    assert_fails(output, "contract", "no answer in 5 s", "see its log")
+    assert_fails(output, "contract", "no answer in 10 s", "see its log")
 
 
 def test_the_port_of_theta_is_blocked(place: Place) -> None:

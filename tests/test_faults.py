@@ -31,7 +31,7 @@ from tests.test_processes import (
 
 __all__ = ["house", "impostor"]  # fixtures
 
-MANY = 150  # updates
+MANY = 100  # updates
 EVERY = 5  # updates between two checkpoints
 TIMEOUT_S = 2.0  # of a lease
 KILLS = 4

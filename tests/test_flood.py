@@ -124,7 +124,7 @@ def test_a_connection_has_the_name_of_its_key_however_busy_the_machine_is(keys: 
         thread.start()
     try:
         with closing(LearnerLinks(f"tcp://{HERE}:*", LIMITS, LearnerKeys.of(keys / "learner"))) as learner:
-            for _ in range(50):
+            for _ in range(20):
                 with closing(ActorLinks(str(learner.address), ActorKeys.of(keys / "ann"))) as actor:
                     assert actor.send([b"hello"])
                     received = learner.receive(60.0)

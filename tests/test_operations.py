@@ -108,7 +108,7 @@ def test_a_whole_fleet_is_found_at_one_port(place: Place) -> None:
     assert page(here, "/healthz") == (200, "ok\n")
     for target in targets(here):
         wait_until(lambda target=target: metric(target, "clew_actor_leases_total") > 0)  # type: ignore[misc]
-    assert metric(here, "clew_learner_actors") == 2
+    wait_until(lambda: metric(here, "clew_learner_actors") == 2)
     fleet.process.terminate()
     fleet.ends()
     assert fleet.lines() == []

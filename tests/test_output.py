@@ -162,7 +162,7 @@ main()
 def test_ctrl_c_leaves_no_traceback_however_early(command: tuple[str, ...], trained: Path, tmp_path: Path) -> None:
     """Also while modules are being imported, which takes a second."""
     arguments = [str(trained) if part == "RUN" else part for part in command]
-    for moment in range(8):
+    for moment in range(6):
         with subprocess.Popen(
             [sys.executable, "-c", TELLING, *arguments],
             cwd=tmp_path,
@@ -173,7 +173,7 @@ def test_ctrl_c_leaves_no_traceback_however_early(command: tuple[str, ...], trai
         ) as process:
             assert process.stdout
             process.stdout.readline()
-            time.sleep(0.02 + 0.2 * moment)  # the moments themselves are what is tried
+            time.sleep(0.02 + 0.25 * moment)  # the moments themselves are what is tried
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=DEADLINE_S)
         assert "Traceback" not in errors
