@@ -27,6 +27,7 @@ from learner.lock import Lock
 from learner.metrics import LearnerMetrics, Live
 from learner.outer import Batch, Gradient, meta_gradient
 from learner.parallel import Team
+from learner.rehearsal import rehearse
 from protocol import own
 from protocol.config import ClewError, Config
 from protocol.learning.inner import initial_theta, unflatten
@@ -70,6 +71,7 @@ class Learner:
         own.require(config)
         self.metrics = LearnerMetrics(self._now)
 
+        rehearse(config, device)
         with ExitStack() as undo:
             links = LearnerLinks(bind, Limits.of(config), keys)
             undo.callback(links.close)

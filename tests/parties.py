@@ -14,8 +14,10 @@ from typing import TypeVar
 
 import pytest
 
+from tests.deadline import DEADLINE_S
+from tests.forked import Process
 from tests.proxy import Proxy
-from tests.test_cli import CLEW, DEADLINE_S, ENVIRONMENT, TINY, wait_until
+from tests.test_cli import ENVIRONMENT, TINY, wait_until
 from tests.test_network import HERE, THERE, free_ports
 
 UPDATES = 60
@@ -28,7 +30,7 @@ PACE_S = 0.1  # each way: with an actor that is so far away, a run lasts long en
 class Party:
     """A process, and what it says on standard error."""
 
-    process: subprocess.Popen[bytes]
+    process: Process | subprocess.Popen[bytes]
     log: Path
 
     def lines(self) -> list[str]:
@@ -75,7 +77,7 @@ def metric(place: str, name: str) -> float:
 
 @dataclass(frozen=True)
 class Place:
-    """A directory where they live, and a port that is free, as is the next."""
+    """A directory where they live, and a port that is free, as are the next two."""
 
     folder: Path
     port: int
@@ -90,16 +92,12 @@ class Place:
         """The learner's address for whoever comes by proxies."""
         return f"tcp://{THERE}:{self.port}"
 
-    def start(self, *arguments: object, name: str = "") -> Party:
+    def start(self, *arguments: object, name: str = "", variables: dict[str, str] | None = None) -> Party:
         log = self.folder / f"{name or arguments[0]}-{len(list(self.folder.glob('*.log')))}.log"
         with log.open("w") as errors:
-            process = subprocess.Popen(
-                [*CLEW, *map(str, arguments)],
-                cwd=self.folder,
-                env=ENVIRONMENT,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-            )
+            words = [*map(str, arguments)]
+            environment = ENVIRONMENT | (variables or {})
+            process = Process(words, self.folder, environment, stdout=subprocess.DEVNULL, stderr=errors.fileno())
         self.undo.enter_context(process)
         self.undo.callback(process.kill)
         return Party(process, log)

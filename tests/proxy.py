@@ -12,11 +12,12 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
+from tests.deadline import DEADLINE_S
+
 Endpoint = tuple[str, int]  # host, port
 
 CHUNK_BYTES = 1 << 16
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing throws away what is on its way, and says so
-DEADLINE_S = 10.0  # for anything that is asked of its thread
 
 
 class Proxy:

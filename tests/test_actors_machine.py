@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.parties import Place, place
-from tests.test_cli import DEADLINE_S, ENVIRONMENT, assert_refused
+from tests.deadline import DEADLINE_S
+from tests.parties import Party, Place, place
+from tests.test_cli import CLEW, ENVIRONMENT, assert_refused, wait_until
 
 __all__ = ["place"]  # a fixture
 
@@ -30,7 +32,7 @@ def run(*command: object, folder: Path, **environment: str) -> subprocess.Comple
         env=ENVIRONMENT | environment,
         capture_output=True,
         text=True,
-        timeout=2 * DEADLINE_S,
+        timeout=DEADLINE_S,
     )
 
 
@@ -85,3 +87,23 @@ def test_one_thread_computes_whatever_the_environment_asks_for(tmp_path: Path) -
     assert threads("numpy") == 2
     assert threads("deploy.cli", "numpy") == 1
     assert threads("deploy.child", "numpy") == 1
+
+
+def test_an_actor_takes_little_memory(place: Place) -> None:
+    """With the default config, without machine code and with it: numba alone takes 64 MB."""
+    address = f"ipc://{place.folder}/learner"
+    place.start("learner", "--updates", 1_000_000, "--run-dir", "run", "--bind", address)
+    actors = {}
+    for disabled, most_mb in (("1", 150), ("0", 220)):
+        log = place.folder / f"actor-{disabled}.log"
+        with log.open("w") as errors:
+            command = [*CLEW, "actor", "--connect", address, "--metrics-port", "0"]
+            environment = ENVIRONMENT | {"NUMBA_DISABLE_JIT": disabled}
+            process = place.undo.enter_context(subprocess.Popen(command, env=environment, stderr=errors))
+        place.undo.callback(process.kill)
+        actors[most_mb] = Party(process, log)
+    for most_mb, actor in actors.items():
+        wait_until(lambda actor=actor: actor.metric("clew_actor_leases_total") > 2)  # type: ignore[misc]
+        most_kb = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{actor.process.pid}/status").read_text())
+        assert most_kb
+        assert 50_000 < int(most_kb[1]) < most_mb * 1000

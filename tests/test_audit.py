@@ -26,9 +26,10 @@ from protocol.wire.keys import ActorKeys
 from protocol.wire.messages import CONTRACT, Attempts, Bye, Fetch, Lease, Rollouts, Theta, Welcome
 from protocol.world import families
 from protocol.world.maze import Floats, Mazes
+from tests.deadline import DEADLINE_S
 from tests.parties import Place, place
 from tests.test_cli import wait_until
-from tests.test_processes import CONFIG, DEADLINE_S, House, Impostor, house, impostor, quiet, with_run
+from tests.test_processes import CONFIG, House, Impostor, house, impostor, quiet, with_run
 
 __all__ = ["house", "impostor", "place", "quiet"]  # fixtures
 

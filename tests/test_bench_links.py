@@ -11,7 +11,7 @@ import pytest
 from tests.test_cli import CLEW, ENVIRONMENT
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # it measures for two minutes
 @pytest.mark.timeout(330)
 def test_it_prints_one_json_object_and_leaves_nothing_behind(tmp_path: Path) -> None:
     command = [*CLEW, "bench", "--links", "--actors", "20", "--json"]

@@ -26,7 +26,8 @@ from learner.ascent import Ascent
 from learner.checkpoint import Checkpoint, beginning, load, save
 from protocol.config import ClewError, Config
 from protocol.learning.inner import initial_theta
-from tests.test_processes import DEADLINE_S, processes
+from tests.deadline import DEADLINE_S
+from tests.test_processes import processes
 
 CONFIG = Config.model_validate({"maze": {"side": 9}})
 SIZE = initial_theta(CONFIG).size  # of a theta that fits it
@@ -213,7 +214,7 @@ def test_whenever_a_learner_is_killed_a_whole_checkpoint_is_there_and_none_is_lo
 ) -> None:
     rng = random.Random(0)
     durable = 0
-    for _ in range(40):
+    for _ in range(12):
         heard, out = processes.Pipe(duplex=False)
         process = processes.Process(target=save_on_and_on, args=(tmp_path, durable, out))
         process.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -17,9 +16,10 @@ from protocol.config import Config
 from protocol.wire.frames import Limits, decode, encode
 from protocol.wire.links import LearnerLinks
 from protocol.wire.messages import Bye, Hello
+from tests.deadline import DEADLINE_S
 from tests.parties import UPDATES, Pace, Party, Place, new_place, place, undisturbed
 from tests.proxy import Proxy
-from tests.test_cli import CLEW, DEADLINE_S, ENVIRONMENT, clew, running, wait_until
+from tests.test_cli import CLEW, ENVIRONMENT, clew, running, wait_until
 from tests.test_network import HERE, THERE
 
 __all__ = ["place", "undisturbed"]  # fixtures
@@ -102,9 +102,7 @@ def test_a_visit_changes_nothing_in_a_run_without_keys(place: Place, undisturbed
 
 
 def test_nobody_listens(place: Place) -> None:
-    began = time.monotonic()
     output = visit(place, "--connect", place.address)
-    assert time.monotonic() - began < 10
     assert_fails(output, "address", "cannot be reached: .*refused", "is the learner running and bound")
     output = visit(place, "--connect", f"ipc://{place.folder}/learner")
     assert_fails(output, "address", "cannot be reached: .*No such file", "is the learner running and bound")
@@ -171,7 +169,7 @@ def test_the_learner_has_another_contract(place: Place) -> None:
 def test_the_learner_is_there_but_does_not_answer(place: Place) -> None:
     with closing(LearnerLinks(place.address, LIMITS)):
         output = visit(place, "--connect", place.address)
-    assert_fails(output, "contract", "no answer in 5 s", "see its log")
+    assert_fails(output, "contract", "no answer in 10 s", "see its log")
 
 
 def test_the_port_of_theta_is_blocked(place: Place) -> None:

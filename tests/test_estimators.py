@@ -312,6 +312,7 @@ def test_the_learners_meta_gradient_reaches_the_exact_one(first_weight: float) -
     assert float(found_Q.norm() / truth_Q.norm()) == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.soak
 def test_bias_and_variance_of_the_four_estimators(tmp_path: Path) -> None:
     """Prints the README's table (pytest -s); claims of it only what theory says of any maze.
 

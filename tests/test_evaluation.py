@@ -27,6 +27,7 @@ from protocol.config import ClewError, Config, InnerConfig, MazeConfig, OuterCon
 from protocol.learning.inner import initial_theta
 from protocol.world import families
 from protocol.world.maze import EXIT, FREE, Mazes, held_out
+from tests import forked
 from tests.test_cli import ENVIRONMENT
 
 TINY = Config(maze=MazeConfig(side=5, min_distance=2), run=RunConfig(mazes=4, mazes_per_lease=2))
@@ -337,8 +338,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def clew(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "deploy.cli", *map(str, arguments)]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=100)
+    return forked.run([*map(str, arguments)], Path.cwd(), ENVIRONMENT, 100.0)
 
 
 def test_later_attempts_are_not_worse_than_the_fifth(run_dir: Path) -> None:

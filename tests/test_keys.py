@@ -23,10 +23,11 @@ from zmq.utils import z85
 from deploy import keys
 from protocol.config import ClewError
 from protocol.wire.keys import ActorKeys, Allowlist, LearnerKeys
+from tests import forked
+from tests.deadline import DEADLINE_S
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
-DEADLINE_S = 60.0
 PUBLIC = b"Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID"  # of RFC 32's authors
 REFUSALS = [  # of a key file, wherever it is
     b"",
@@ -43,10 +44,7 @@ REFUSALS = [  # of a key file, wherever it is
 
 
 def clew_keys(*arguments: object, folder: Path, umask: int = 0o022) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "deploy.cli", "keys", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=folder, env=ENVIRONMENT, umask=umask, capture_output=True, text=True, timeout=DEADLINE_S
-    )
+    return forked.run(["keys", *map(str, arguments)], folder, ENVIRONMENT, DEADLINE_S, umask)
 
 
 def assert_refused(result: subprocess.CompletedProcess[str], pattern: str) -> None:

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from deploy import keys as keyring
+from tests.deadline import DEADLINE_S
 from tests.manifests import PODS, Manifest, made_by_hand, one, pod
 from tests.parties import Party, Place, place
-from tests.test_cli import DEADLINE_S, ENDLESS, wait_until
+from tests.test_cli import ENDLESS, wait_until
 from tests.test_network import HERE
 
 __all__ = ["place"]  # a fixture

@@ -16,10 +16,9 @@ from protocol.config import ClewError
 from protocol.wire.address import MAX_IPC_PATH, Address, host_port
 from protocol.wire.frames import Limits
 from protocol.wire.links import ActorLinks, Frames, LearnerLinks
+from tests.deadline import DEADLINE_S
 
 LIMITS = Limits(frame_bytes=10_000)
-DEADLINE_S = 10.0
-LONG_S = 60.0
 
 
 @contextmanager
@@ -144,10 +143,10 @@ def test_a_name_may_have_ipv4_addresses_ipv6_addresses_or_both(bind: str, name: 
         address = f"tcp://{name}:{learner.address.port}"
         with subprocess.Popen([*apart, sys.executable, "-c", CONNECT, address, str(learner.theta_port)]) as actor:
             try:
-                received = learner.receive(LONG_S)
+                received = learner.receive(DEADLINE_S)
                 assert received
                 assert (received.frames, received.host) == ([b"hello"], bind.strip("[]"))
-                deadline = time.monotonic() + LONG_S
+                deadline = time.monotonic() + DEADLINE_S
                 while actor.poll() is None:
                     learner.publish([b"theta"])
                     learner.receive(0.05)

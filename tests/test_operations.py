@@ -10,8 +10,9 @@ from protocol.config import Config
 from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
 from protocol.wire.links import ActorLinks, LearnerLinks
 from protocol.wire.messages import Bye, Hello
+from tests.deadline import DEADLINE_S
 from tests.parties import Party, Place, metric, page, place
-from tests.test_cli import DEADLINE_S, TINY, wait_until
+from tests.test_cli import TINY, wait_until
 from tests.test_network import HERE
 from tests.test_wire import packed
 
@@ -107,7 +108,7 @@ def test_a_whole_fleet_is_found_at_one_port(place: Place) -> None:
     assert page(here, "/healthz") == (200, "ok\n")
     for target in targets(here):
         wait_until(lambda target=target: metric(target, "clew_actor_leases_total") > 0)  # type: ignore[misc]
-    assert metric(here, "clew_learner_actors") == 2
+    wait_until(lambda: metric(here, "clew_learner_actors") == 2)
     fleet.process.terminate()
     fleet.ends()
     assert fleet.lines() == []

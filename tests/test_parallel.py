@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -29,10 +28,11 @@ from protocol.config import ClewError, Config
 from protocol.learning.inner import adapt, initial_phi, initial_theta, unflatten
 from protocol.learning.policy import scores
 from protocol.wire.messages import Lease, Rollouts
+from tests.deadline import DEADLINE_S
 from tests.parties import Pace, Party, Place, new_place, place
-from tests.test_cli import CLEW, ENVIRONMENT, wait_until
+from tests.test_cli import ENVIRONMENT, wait_until
 from tests.test_network import HERE, free_ports
-from tests.test_processes import exits
+from tests.test_processes import exits, processes
 
 __all__ = ["place"]  # a fixture
 
@@ -134,8 +134,6 @@ def test_every_part_is_somebodys_and_nobody_has_two_more_than_another(parts: int
 
 PATIENCE_S = 3.0
 VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "GLOO_SOCKET_IFNAME")
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["tests.test_parallel"])
 
 
 def seat(rank: int, ranks: int, port: int) -> Seat:
@@ -252,9 +250,6 @@ def test_more_processes_than_gpus_are_refused() -> None:
 # Whole learners
 
 
-DEADLINE_S = 100.0  # for anything to happen at all; three processes of torch start at once, perhaps on one core
-
-
 def whole(test: Callable[..., None]) -> Callable[..., None]:
     """Marks a test that starts them."""
     for mark in (pytest.mark.slow, pytest.mark.timeout(3 * DEADLINE_S)):
@@ -270,7 +265,7 @@ def ends(party: Party, code: int = 0) -> None:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Floats:
     """Theta in the end, of a learner of one process."""
     with new_place(tmp_path_factory.mktemp("alone")) as place:
-        learner = start(place, [*CLEW, *LEARNER, "--bind", place.address], "learner")
+        learner = place.start(*LEARNER, "--bind", place.address)
         place.actor()
         ends(learner)
         return saved(place).theta
@@ -280,17 +275,17 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Floats:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Where a learner of two processes has been, that nothing happened to."""
     with new_place(tmp_path_factory.mktemp("pair")) as place:
-        learner = start(place, [*TORCHRUN, "-m", *LEARNER, "--bind", place.address], "torchrun")
+        learner = torchrun(place, "-m", *LEARNER, "--bind", place.address)
         place.actor()
         ends(learner)
         return place
 
 
-def start(place: Place, command: list[str], name: str, **variables: object) -> Party:
-    log = place.folder / f"{name}-{len(list(place.folder.glob('*.log')))}.log"
-    environment = ENVIRONMENT | {key: str(value) for key, value in variables.items()}
+def torchrun(place: Place, *arguments: object) -> Party:
+    log = place.folder / "torchrun.log"
+    command = [*TORCHRUN, *map(str, arguments)]
     with log.open("w") as errors:
-        process = subprocess.Popen(command, cwd=place.folder, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
+        process = subprocess.Popen(command, cwd=place.folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=errors)
     place.undo.enter_context(process)
     place.undo.callback(process.terminate)  # torchrun then ends the processes that it started
     return Party(process, log)
@@ -340,8 +335,7 @@ def test_a_killed_follower_ends_the_learner_which_torchrun_starts_again_and_thet
     place: Place, pair: Place
 ) -> None:
     pace = Pace(place)
-    again = ("--max-restarts", "1", "-m")
-    learner = start(place, [*TORCHRUN, *again, *LEARNER, "--begin-or-resume", "--bind", place.address], "torchrun")
+    learner = torchrun(place, "--max-restarts", 1, "-m", *LEARNER, "--begin-or-resume", "--bind", place.address)
     place.actor(connect=place.detour)
     wait_until(lambda: len(place.updates()) >= 6, DEADLINE_S)
     os.kill(process_of(learner, 1), signal.SIGKILL)
@@ -356,8 +350,8 @@ def rank(place: Place, number: int, *arguments: str) -> Party:
     """One of two processes, without torchrun's agent, which would end one when the other ends."""
     numbers = {"RANK": number, "WORLD_SIZE": 2, "LOCAL_RANK": number, "LOCAL_WORLD_SIZE": 2}
     master = {"MASTER_ADDR": HERE, "MASTER_PORT": place.port + 2}
-    command = [*CLEW, *LEARNER, "--bind", place.address, *arguments]
-    return start(place, command, f"rank-{number}", **numbers, **master)
+    variables = {name: str(value) for name, value in (numbers | master).items()}
+    return place.start(*LEARNER, "--bind", place.address, *arguments, name=f"rank-{number}", variables=variables)
 
 
 @whole

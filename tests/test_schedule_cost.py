@@ -10,8 +10,8 @@ from learner.schedule import Schedule
 from protocol.config import Config
 from tests.test_schedule import answer
 
-LEASES = 20_000  # of each measurement
-REPEATS = 5
+LEASES = 5_000  # of each measurement
+REPEATS = 3
 
 
 def crowd(actors: int) -> Schedule:
@@ -27,7 +27,7 @@ def lease_us(actors: int) -> float:
     """Handing out, expiring, answering and taking, for each lease."""
     work, now, done = crowd(actors), 0.0, 0
     queue = deque(work.hand_out(now))
-    began = time.perf_counter()
+    began = time.thread_time()
     while done < LEASES:
         now += 0.001
         queue.extend(work.hand_out(now))
@@ -37,22 +37,22 @@ def lease_us(actors: int) -> float:
         if work.is_ready:
             work.take()
         done += 1
-    return 1e6 * (time.perf_counter() - began) / LEASES
+    return 1e6 * (time.thread_time() - began) / LEASES
 
 
 def idle_us(actors: int) -> float:
     """Looking whether there is anything to do, where all leases are out."""
     work = crowd(actors)
     list(work.hand_out(0.0))
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(LEASES):
         list(work.hand_out(0.0))
         work.expire(0.0)
-    return 1e6 * (time.perf_counter() - began) / LEASES
+    return 1e6 * (time.thread_time() - began) / LEASES
 
 
 def test_the_cost_of_a_lease_does_not_grow_with_the_crowd() -> None:
     for cost in (lease_us, idle_us):
-        table = {count: statistics.median(cost(count) for _ in range(REPEATS)) for count in (10, 100, 1_000, 10_000)}
+        table = {count: statistics.median(cost(count) for _ in range(REPEATS)) for count in (100, 10_000)}
         print(f"\n{cost.__name__}", "  ".join(f"{count:,} actors: {us:.1f} us" for count, us in table.items()))
         assert table[10_000] < 3 * table[100]

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from deploy import keys as keyring
+from tests.deadline import DEADLINE_S
 from tests.parties import Party, Place, place
-from tests.test_cli import DEADLINE_S, ENDLESS, ENVIRONMENT, ROOT, wait_until
+from tests.test_cli import ENDLESS, ENVIRONMENT, ROOT, wait_until
 from tests.test_network import HERE
 
 __all__ = ["place"]  # a fixture

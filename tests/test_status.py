@@ -19,8 +19,7 @@ from prometheus_client.registry import Collector
 
 from deploy import status
 from protocol.config import ClewError
-
-DEADLINE_S = 10.0
+from tests.deadline import DEADLINE_S
 
 
 class Reply(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,8 @@ SOURCES = sorted(  # `python -m learner` and `python -m actors` hand over to `cl
 )
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Every module that a file imports, with whatever it takes from it: "a.b" for `from a import b`."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -44,7 +46,7 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
             found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+    return frozenset(found)
 
 
 def roots(path: Path) -> set[str]:
@@ -118,7 +120,7 @@ def reachable(module: str) -> set[str]:
     found: set[str] = set()
     todo = [module]
     while todo:
-        new = modules.get(todo.pop(), set()) - found
+        new = modules.get(todo.pop(), frozenset()) - found
         found |= new
         todo += new
     return found
