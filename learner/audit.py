@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
 
@@ -21,6 +22,7 @@ import numpy as np
 from learner.schedule import Actor, seed_of
 from protocol.config import ClewError, Config
 from protocol.learning.trial import Trial, lease_trial
+from protocol.wire import descriptors
 from protocol.wire.frames import encode
 from protocol.wire.messages import Bye, Rollouts
 from protocol.world.maze import Floats, Mazes
@@ -121,7 +123,8 @@ class Auditor:
         while True:
             case = self._cases.get()
             try:
-                self._verdicts.put(judge(case, self._config))
+                # Machine code may have to be loaded for it, while strangers hold all descriptors.
+                self._verdicts.put(descriptors.opened(partial(judge, case, self._config)))
             except BaseException as error:
                 self._verdicts.put(error)
             self._wake()

@@ -15,12 +15,14 @@ from protocol.learning.inner import initial_theta
 from protocol.learning.trial import lease_trial
 from protocol.wire.messages import Attempts, Rollouts
 
-MAZES = 2
+MAZES = 8
+NOISE = 0.1  # of the theta, so that whatever may be zero at first is not
 
 
 def rehearse(config: Config, device: torch.device) -> None:
     """All that the learner computes, its audit included, at a few mazes of each family."""
-    theta_P = initial_theta(config)
+    begin_P = initial_theta(config)
+    theta_P = begin_P + np.random.default_rng(0).normal(0, NOISE, len(begin_P)).astype(np.float32)
     run = config.run.model_copy(update={"mazes": MAZES, "mazes_per_lease": MAZES})
     for family in config.maze.families:
         maze = config.maze.model_copy(update={"family": family})
