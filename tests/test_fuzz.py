@@ -13,7 +13,6 @@ import msgpack
 import numpy as np
 import pytest
 
-from protocol.config import Config
 from protocol.wire.frames import Limits, encode
 from protocol.wire.links import ActorLinks, Frames
 from protocol.wire.messages import (
@@ -27,16 +26,14 @@ from protocol.wire.messages import (
     Welcome,
 )
 from protocol.world.maze import TRAP, WALL
-from tests.test_processes import CONFIG, House, Impostor, Learner, new_house
+from tests.test_processes import House, Impostor, Learner, new_house, with_run
 from tests.test_wire import packed
 
 MESSAGES = 100_000
 LIES = 400  # of an actor that holds the leases it answers
 GROWTH = 0.05  # of resident memory, between a fifth and the whole of the messages
 UPDATES = 1_000_000  # more than there will be
-LONG = Config.model_validate(
-    {**CONFIG.model_dump(), "run": {**CONFIG.run.model_dump(), "updates": UPDATES, "checkpoint_every": 1_000}}
-)
+LONG = with_run(updates=UPDATES, checkpoint_every=1_000, audit=0.0)  # which would find one in a hundred of the lies
 LIMITS = Limits.of(LONG)
 
 
@@ -163,9 +160,7 @@ def refusals(learner: Learner, at_least: int) -> Counter[str]:
 def long_run(folder: Path) -> Iterator[tuple[House, Learner]]:
     folder.mkdir()
     with new_house(folder) as house:
-        learner = house.learner(LONG)
-        house.actor()
-        yield house, learner
+        yield house, house.learner(LONG)
 
 
 def stopped(house: House, learner: Learner) -> list[str]:
@@ -183,7 +178,8 @@ def stopped(house: House, learner: Learner) -> list[str]:
 def test_a_flood_of_malice_is_counted_and_changes_nothing(tmp_path: Path) -> None:
     rng = random.Random(0)
     with long_run(tmp_path / "loud") as (house, learner):
-        honest = tell_lies(house, learner, rng)
+        honest = tell_lies(house, learner, rng)  # alone: who contradicts an honest actor is found out
+        house.actor()
         assert sum(refusals(learner, LIES).values()) == LIES
         flood(house, learner, MESSAGES // 5, honest, rng)
         refusals(learner, LIES + MESSAGES // 5)
@@ -195,6 +191,7 @@ def test_a_flood_of_malice_is_counted_and_changes_nothing(tmp_path: Path) -> Non
         assert resident_kib(learner) < early_kib * (1 + GROWTH)
         loud = stopped(house, learner)
     with long_run(tmp_path / "quiet") as (house, learner):
+        house.actor()
         learner.until(len(loud))
         assert stopped(house, learner)[: len(loud)] == loud
     expected = {"header", "frames", "size", "kind", "length", "layout", "contract", "fields"}
