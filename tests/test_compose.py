@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from protocol.config import Config
 from protocol.wire.keys import ActorKeys
 from protocol.wire.links import ActorLinks
 from tests.engine import CHECKPOINT_EVERY, ROOT, Composed, Images, bridge, docker, inspect, run, until
@@ -58,17 +57,6 @@ def checkout(tmp_path: Path) -> Path:
 
 
 # What it says
-
-
-def test_every_setting_can_come_from_the_shell() -> None:
-    lines = (ROOT / "deploy/settings.env").read_text().splitlines()
-    listed = [line for line in lines if not line.startswith("#")]
-    known = [
-        f"CLEW_{section}__{key}".upper()
-        for section, field in Config.model_fields.items()
-        for key in getattr(field.annotation, "model_fields", {})
-    ]
-    assert listed == known
 
 
 def test_the_shell_comes_before_env(engine: None, checkout: Path) -> None:

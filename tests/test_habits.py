@@ -13,6 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from protocol.config import Config
 from tests.test_cli import ROOT
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -71,3 +72,14 @@ def test_the_workflow_calls_make_on_every_python_that_clew_names() -> None:
 def test_what_changes_is_written_down_for_the_version_that_comes() -> None:
     headings = re.findall(r"^## \[(.*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[:2] == ["Unreleased", PROJECT["version"]]
+
+
+def test_every_setting_can_come_from_the_shell() -> None:
+    lines = (ROOT / "deploy/settings.env").read_text().splitlines()
+    listed = [line for line in lines if not line.startswith("#")]
+    known = [
+        f"CLEW_{section}__{key}".upper()
+        for section, field in Config.model_fields.items()
+        for key in getattr(field.annotation, "model_fields", {})
+    ]
+    assert listed == known
