@@ -11,6 +11,8 @@ import torch
 from learner.admission import admit
 from learner.lesson import Lesson
 from learner.outer import Batch, meta_gradient
+from protocol.compiled import compiled
+from protocol.compiled.__main__ import use_all
 from protocol.config import Config
 from protocol.learning.inner import initial_theta
 from protocol.learning.trial import lease_trial
@@ -20,7 +22,12 @@ MAZES = 2
 
 
 def rehearse(config: Config, device: torch.device) -> None:
-    """All that the learner computes, its audit included, at a few mazes of each family."""
+    """All that the learner computes, its audit included, at a few mazes of each family.
+
+    Where these teach nothing, as an untrained theta may, some of the machine code is used by others alone.
+    """
+    if compiled("play"):
+        use_all()
     theta_P = initial_theta(config)
     run = config.run.model_copy(update={"mazes": MAZES, "mazes_per_lease": MAZES})
     for family in config.maze.families:

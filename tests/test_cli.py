@@ -108,7 +108,7 @@ def assert_refused(result: subprocess.CompletedProcess[str], pattern: str) -> No
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of ten updates."""
     folder = tmp_path_factory.mktemp("trained")
-    result = clew("train", *TINY, "--updates", 10, "--run-dir", "run", folder=folder)
+    result = clew("train", *TINY, "--updates", 10, "--actors", 1, "--run-dir", "run", folder=folder)
     assert result.returncode == 0, result.stderr
     assert "done after 10 updates" in result.stdout
     return folder / "run"
@@ -368,14 +368,14 @@ def test_a_run_directory_that_is_mistyped_is_said_and_begins_no_run(role: str, t
 
 def test_a_run_that_was_killed_before_any_other_checkpoint_is_resumed_as_itself(tmp_path: Path) -> None:
     given = [*ENDLESS, "--seed", "7", "--set", "run.checkpoint_every=1000000"]
-    with running("train", *given, "--run-dir", "run", folder=tmp_path) as process:
+    with running("train", *given, "--actors", 1, "--run-dir", "run", folder=tmp_path) as process:
         first_line(process.stdout, r"update \d+/")
         os.kill(children(process.pid)["learner"], signal.SIGKILL)
         _, errors = process.communicate()
         assert process.returncode == 1
     assert errors == "clew: the learner died (signal 9); go on from its last checkpoint with --resume\n"
     before = [record["theta_sha256"] for record in records(tmp_path / "run")]
-    with running("train", "--resume", "--run-dir", "run", folder=tmp_path) as process:
+    with running("train", "--resume", "--actors", 1, "--run-dir", "run", folder=tmp_path) as process:
         wait_until(lambda: len(records(tmp_path / "run")) >= len(before))
         process.send_signal(signal.SIGINT)
         process.communicate()
@@ -432,7 +432,7 @@ if "deploy.child" in sys.orig_argv:
 def test_ctrl_c_says_what_is_on_the_disk_however_long_python_takes_to_end(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(SLOW_END)
     slow = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])}
-    command = [*CLEW, "train", *ENDLESS, "--run-dir", "run"]
+    command = [*CLEW, "train", *ENDLESS, "--actors", "1", "--run-dir", "run"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=tmp_path, env=slow, stdout=pipe, stderr=pipe, text=True) as process:
         first_line(process.stdout, r"update \d+/")
@@ -446,7 +446,7 @@ def test_ctrl_c_says_what_is_on_the_disk_however_long_python_takes_to_end(tmp_pa
 
 
 def test_a_second_ctrl_c_waits_for_nothing(tmp_path: Path) -> None:
-    with running("train", *ENDLESS, "--run-dir", "run", folder=tmp_path) as process:
+    with running("train", *ENDLESS, "--actors", 1, "--run-dir", "run", folder=tmp_path) as process:
         first_line(process.stdout, r"update \d+/")
         everyone = children(process.pid)
         os.kill(everyone.pop("learner"), signal.SIGSTOP)
@@ -478,7 +478,7 @@ def test_a_long_path_for_temporary_files_is_refused_with_a_remedy_that_helps(
     long = tmp_path / "/".join(["long"] * 30)
     long.mkdir(parents=True)
     monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(long))
-    command = ("train", *TINY, "--updates", 3, "--run-dir", "run")
+    command = ("train", *TINY, "--updates", 3, "--actors", 1, "--run-dir", "run")
     result = clew(*command, folder=tmp_path)
     assert_refused(result, r"too long a path for sockets in it; set TMPDIR to one of \d+ bytes at most, such as /tmp")
     most = int(re.findall(r"one of (\d+) bytes", result.stderr)[0])

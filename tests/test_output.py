@@ -49,7 +49,7 @@ def test_a_command_on_a_full_disk_says_so_in_one_sentence(
 def test_training_goes_on_where_standard_output_is_full(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         result = subprocess.run(
-            [*CLEW, "train", *TINY, "--updates", "20", "--run-dir", "run"],
+            [*CLEW, "train", *TINY, "--updates", "20", "--actors", "1", "--run-dir", "run"],
             cwd=tmp_path,
             env=environment(buffered=True),
             stdout=full,
@@ -90,7 +90,7 @@ def test_closed_streams_are_as_good_as_none(trained: Path) -> None:
 
 def test_a_reader_that_leaves_stops_training_and_all_is_saved(tmp_path: Path) -> None:
     reader, writer = os.pipe()
-    command = [*CLEW, "train", *ENDLESS, "--run-dir", "run"]
+    command = [*CLEW, "train", *ENDLESS, "--actors", "1", "--run-dir", "run"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -134,7 +134,17 @@ def test_what_names_hold_is_shown_in_one_plain_line(tmp_path: Path) -> None:
 def test_a_warning_of_any_command_is_one_plain_line(tmp_path: Path) -> None:
     folder = tmp_path / "a\nb\x1b[2J"
     result = clew(
-        "train", *TINY, "--set", "run.checkpoint_every=2", "--updates", 4, "--run-dir", folder, folder=tmp_path
+        "train",
+        *TINY,
+        "--set",
+        "run.checkpoint_every=2",
+        "--updates",
+        4,
+        "--actors",
+        1,
+        "--run-dir",
+        folder,
+        folder=tmp_path,
     )
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 3

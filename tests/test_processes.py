@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -168,9 +169,9 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 class Impostor:
     """The wire by hand: an actor that does what a test says."""
 
-    def __init__(self, house: House, contract: str = CONTRACT, capacity: int = 2) -> None:
+    def __init__(self, house: House, contract: str = CONTRACT, capacity: int = 2, name: str = "impostor") -> None:
         self.links = ActorLinks(house.address)
-        self.say(Hello(contract, "impostor", capacity, ""))
+        self.say(Hello(contract, name, capacity, ""))
 
     def say(self, message: Message) -> None:
         self.sends(encode(message))
@@ -181,12 +182,12 @@ class Impostor:
         while not self.links.send(frames):
             assert time.monotonic() < deadline, "there was never room for a message"
 
-    def hears(self, kind: type[Message], count: int = 1) -> list[Any]:
+    def hears(self, kind: type[Message] | UnionType, count: int = 1) -> list[Any]:
         """The next `count` messages of a kind; others are passed over."""
         found: list[Message] = []
         deadline = time.monotonic() + DEADLINE_S
         while len(found) < count:
-            assert time.monotonic() < deadline, f"no {kind.__name__} came"
+            assert time.monotonic() < deadline, f"no {kind} came"
             messages = [decode(frames, ACTOR_LIMITS) for frames in self.links.receive(1.0)]
             found += [message for message in messages if isinstance(message, kind)]
         return found[:count]

@@ -12,7 +12,7 @@ from protocol.world.senses import Observations, Sight
 from protocol.world.walk import Known
 
 
-def main() -> None:
+def use_all() -> None:
     """Walks through a few mazes with every part of the machine code, and through them again as the learner does."""
     config = Config()
     mazes, trial = lease_trial(initial_theta(config), (0,), config)
@@ -21,7 +21,13 @@ def main() -> None:
     replay(met, known, horizons(mazes, config), first.length_W, first.move_N)
     if machine := compiled("credit"):
         machine.numbered(first.at_N)
-    print(f"numba {'has compiled the walk' if machine else 'is not there; all runs without it, several times slower'}")
+
+
+def main() -> None:
+    """Says whether there is any."""
+    use_all()
+    there = compiled("play")
+    print(f"numba {'has compiled the walk' if there else 'is not there; all runs without it, several times slower'}")
 
 
 if __name__ == "__main__":
