@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -189,12 +190,12 @@ class Impostor:
         while not self.links.send(frames):
             assert time.monotonic() < deadline, "there was never room for a message"
 
-    def hears(self, kind: type[Message], count: int = 1) -> list[Any]:
+    def hears(self, kind: type[Message] | UnionType, count: int = 1) -> list[Any]:
         """The next `count` messages of a kind; others are passed over."""
         found: list[Message] = []
         deadline = time.monotonic() + DEADLINE_S
         while len(found) < count:
-            assert time.monotonic() < deadline, f"no {kind.__name__} came"
+            assert time.monotonic() < deadline, f"no {kind} came"
             messages = [decode(frames, ACTOR_LIMITS) for frames in self.links.receive(1.0)]
             found += [message for message in messages if isinstance(message, kind)]
         return found[:count]
