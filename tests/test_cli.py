@@ -376,6 +376,7 @@ def test_a_run_that_was_killed_before_any_other_checkpoint_is_resumed_as_itself(
     assert errors == "clew: the learner died (signal 9); go on from its last checkpoint with --resume\n"
     before = [record["theta_sha256"] for record in records(tmp_path / "run")]
     with running("train", "--resume", "--actors", 1, "--run-dir", "run", folder=tmp_path) as process:
+        first_line(process.stdout, r"update \d+/")  # by then the records from before are gone
         wait_until(lambda: len(records(tmp_path / "run")) >= len(before))
         process.send_signal(signal.SIGINT)
         process.communicate()

@@ -276,6 +276,7 @@ def test_the_settings_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(None).run.updates == int(settings["CLEW_RUN__UPDATES"])
 
 
+@pytest.mark.sdk
 def test_the_alerts_become_a_rule_of_the_operator() -> None:
     (script,) = [block for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) if "PrometheusRule" in block]
     printed = script.replace("kubectl apply -f -", "cat")
