@@ -156,8 +156,7 @@ def test_who_lies_now_and_then_is_found_by_a_share(house: House, impostor: Calla
 def test_honest_actors_of_another_processor_are_never_called_liars(house: House, adapts: str) -> None:
     config = STRICT.model_dump()
     config["inner"] |= {"adapts": adapts, "steps": 3}
-    learner = house.learner(Config.model_validate(config))
-    house.actor()
+    learner = house.learner(Config.model_validate(config))  # which computes all of it again, on its own
     environment = {"NUMBA_DISABLE_JIT": "1", "NPY_DISABLE_CPU_FEATURES": NOT_HERE, "OPENBLAS_CORETYPE": "Prescott"}
     command = [sys.executable, "-m", "actors", "--connect", house.address]
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}) as other:
