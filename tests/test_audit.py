@@ -217,7 +217,7 @@ def test_who_is_shut_out_by_its_key_comes_back_with_another_once_that_is_revoked
     keyring.add("bob", folder)
 
     def is_welcome() -> bool:  # the learner reads the new list in its own time
-        heard = [decode(frames, ACTOR_LIMITS) for frames in comes("bob").links.receive(2.0)]
+        heard = [decode(frames, ACTOR_LIMITS) for frames in comes("bob").links.receive(10.0)]
         return any(isinstance(message, Welcome) for message in heard)
 
     wait_until(is_welcome)
