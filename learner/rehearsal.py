@@ -16,16 +16,19 @@ from protocol.learning.trial import lease_trial
 from protocol.wire.messages import Attempts, Rollouts
 
 MAZES = 8
+SIDE = 15  # the same machine code walks larger ones, and takes long
 NOISE = 0.1  # of the theta, so that whatever may be zero at first is not
 
 
 def rehearse(config: Config, device: torch.device) -> None:
-    """All that the learner computes, its audit included, at a few mazes of each family."""
+    """All that the learner computes, its audit included, at a few small mazes of each family."""
     begin_P = initial_theta(config)
     theta_P = begin_P + np.random.default_rng(0).normal(0, NOISE, len(begin_P)).astype(np.float32)
     run = config.run.model_copy(update={"mazes": MAZES, "mazes_per_lease": MAZES})
     for family in config.maze.families:
-        maze = config.maze.model_copy(update={"family": family})
+        side = min(config.maze.sides) if ":" in family else min(*config.maze.sides, SIDE)
+        drawn = "perfect" if family == "file" else family
+        maze = config.maze.model_copy(update={"family": drawn, "side": side, "min_distance": 1})
         small = config.model_copy(update={"maze": maze, "run": run})
         mazes, trial = lease_trial(theta_P, (0,), small)
         told = zip(trial.walks, trial.log_probs, strict=True)
