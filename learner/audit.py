@@ -13,7 +13,6 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
 
@@ -22,7 +21,6 @@ import numpy as np
 from learner.schedule import Actor, seed_of
 from protocol.config import ClewError, Config
 from protocol.learning.trial import Trial, lease_trial
-from protocol.wire import descriptors
 from protocol.wire.frames import encode
 from protocol.wire.messages import Bye, Rollouts
 from protocol.world.maze import Floats, Mazes
@@ -123,8 +121,7 @@ class Auditor:
         while True:
             case = self._cases.get()
             try:
-                # Machine code may have to be loaded for it, while strangers hold all descriptors.
-                self._verdicts.put(descriptors.opened(partial(judge, case, self._config)))
+                self._verdicts.put(judge(case, self._config))
             except BaseException as error:
                 self._verdicts.put(error)
             self._wake()
