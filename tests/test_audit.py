@@ -202,9 +202,8 @@ def test_who_is_shut_out_by_its_key_comes_back_with_another_once_that_is_revoked
 
     learner = place.learner("--keys", folder / "learner", "--set", "run.audit=1.0", "--updates", 1_000_000)
     liar = comes("bob")
-    [welcome] = liar.hears(Welcome)
+    welcome, lease = liar.hears(Welcome | Lease, 2)
     config = Config.model_validate_json(welcome.config)
-    [lease] = liar.hears(Lease)
     told = liar.works(lease, config)
     first, *others = told.stages
     liar.say(replace(told, stages=(replace(first, log_prob=first.log_prob - np.float32(0.01)), *others)))
