@@ -168,7 +168,9 @@ main()
 """
 
 
-@pytest.mark.parametrize("command", [("evaluate", "RUN", "--count", "300"), ("learner", *TINY, "--bind", "ipc://learner"), ("bench",)])
+@pytest.mark.parametrize(
+    "command", [("evaluate", "RUN", "--count", "300"), ("learner", *TINY, "--bind", "ipc://learner"), ("bench",)]
+)
 def test_ctrl_c_leaves_no_traceback_however_early(command: tuple[str, ...], trained: Path, tmp_path: Path) -> None:
     """Also while modules are being imported, which takes a second."""
     arguments = [str(trained) if part == "RUN" else part for part in command]
