@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from learner.checkpoint import Checkpoint, save
 from protocol.learning.inner import initial_theta
 from protocol.wire.frames import Limits, decode, encode
 from protocol.wire.links import LearnerLinks
-from protocol.wire.messages import Bye, Lease, Rollouts, Theta, Welcome
+from protocol.wire.messages import Bye, Hello, Lease, Message, Rollouts, Theta, Welcome
 from tests.deadline import DEADLINE_S
 from tests.test_processes import (
     CONFIG,
@@ -156,6 +157,34 @@ def test_an_actor_in_the_midst_of_a_long_lease_ends_without_an_answer(house: Hou
         assert Rollouts not in said
     finally:
         links.close()
+
+
+def test_an_actor_that_was_too_slow_starts_over_and_is_there_all_the_while(house: House) -> None:
+    """It could ask for the theta of its lease, which is no more; then it would be sent away, and be gone until it is
+    back."""
+    limits = Limits.of(CONFIG)
+    with closing(LearnerLinks(house.address, limits)) as links:
+        actor = house.actor()
+        said: list[Message] = []
+
+        def hears() -> bytes:
+            received = links.receive(DEADLINE_S)
+            assert received
+            said.append(decode(received.frames, limits))
+            return received.actor
+
+        name = hears()
+        for message in (
+            Welcome("run", "session", CONFIG.model_dump_json(), 0, 0, 0.0),
+            Theta(9, initial_theta(CONFIG)),
+            Lease(8, 0, 0, 8, (0, 8, 0), 100.0),  # what the ninth theta was made with
+            Lease(9, 0, 1, 9, (0, 9, 0), 100.0),
+        ):
+            links.send(name, encode(message))
+        hears()
+        assert [type(message) for message in said] == [Hello, Hello]  # no answer: the second lease is another's again
+        actor.terminate()
+        exits(actor, 0)
 
 
 def working(pid: int | None) -> None:
