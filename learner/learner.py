@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch.utils import deterministic
 
+from learner.answers import MetaBatch
 from learner.ascent import Ascent, Floats
 from learner.checkpoint import Checkpoint, beginning, save
-from learner.clerk import Clerk, MetaBatch, Standing
+from learner.clerk import Clerk, Standing
 from learner.journal import Journal, Record, finite
 from learner.lock import Lock
 from learner.metrics import LearnerMetrics, Live

@@ -29,7 +29,8 @@ IMPURE = {  # what may know of sockets, clocks, threads and metrics: all the res
     *("protocol.wire.frames", "protocol.wire.links", "protocol.wire.keys", "protocol.wire.reach"),
     *("protocol.wire.binding", "protocol.wire.descriptors", "protocol.wire.door"),
     *("actors.actor", "actors.metrics", "actors.rollout"),  # the last: how long each part of its work took
-    *("learner.clerk", "learner.audit", "learner.reception", "learner.learner", "learner.metrics", "learner.parallel"),
+    *("learner.clerk", "learner.roster", "learner.answers", "learner.reception", "learner.audit"),
+    *("learner.learner", "learner.metrics", "learner.parallel"),
 }
 SOURCES = sorted(  # `python -m learner` and `python -m actors` hand over to `clew`, which is in deploy
     path for package in OURS for path in (ROOT / package).rglob("*.py") if path.name != "__main__.py"
