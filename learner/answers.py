@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from learner.admission import Replay
 from learner.ascent import Floats
 from learner.audit import Auditor, Case, Sender, contradict
+from learner.crew import Place
 from learner.reception import Reception
 from learner.roster import Roster
-from learner.schedule import Place, Schedule
+from learner.schedule import Schedule
 from protocol.config import Config
 from protocol.wire.links import Received
 from protocol.wire.messages import Rollouts
@@ -57,7 +58,7 @@ class Answers:
             self._file(received, rollouts)
             return
         self._reception.keep(received, rollouts)
-        if self._reception.is_full(self._schedule.missing):
+        if self._reception.is_full(self._schedule.batches.missing):
             self.check()
 
     def check(self) -> None:
@@ -74,7 +75,7 @@ class Answers:
         for verdict in self._auditor.verdicts():
             self._roster.shut_out(verdict)
             for place, filed in list(self._filed.items()):
-                is_taken = next_is_taken and place[0] == self._schedule.version
+                is_taken = next_is_taken and place[0] == self._schedule.batches.version
                 if self._roster.has_shut_out(filed.sender) and not is_taken:
                     del self._filed[place]
                     self._schedule.withdraw(place)
@@ -82,18 +83,20 @@ class Answers:
     @property
     def are_ready(self) -> bool:
         """Says whether the next update has all its answers, and need not wait for the audit."""
-        return self._schedule.is_ready and self._auditor.is_done_with(self._schedule.version)
+        return self._schedule.batches.is_ready and self._auditor.is_done_with(self._schedule.batches.version)
 
     def next_batch(self) -> MetaBatch:
         """Returns the next update's answers, once they are ready."""
-        parts = self._schedule.answers
+        parts = self._schedule.batches.answers
         return MetaBatch(parts, [self._filed[part.batch, part.chunk].replay for part in parts])
 
     def update(self, thetas: Mapping[int, Floats]) -> None:
         """Notes that the next update is done: its answers go, and leases name other versions of theta."""
         self.thetas = thetas
-        self._filed = {place: filed for place, filed in self._filed.items() if place[0] > self._schedule.version}
-        self._schedule.take()
+        self._filed = {
+            place: filed for place, filed in self._filed.items() if place[0] > self._schedule.batches.version
+        }
+        self._schedule.batches.take()
 
     def _file(self, received: Received, rollouts: Rollouts, replay: Replay | None = None) -> None:
         """Tells the schedule. `replay` is there where the answer can count, and is the first to its lease."""

@@ -18,7 +18,8 @@ from threading import Thread
 
 import numpy as np
 
-from learner.schedule import Actor, seed_of
+from learner.crew import Actor
+from learner.schedule import seed_of
 from protocol.config import ClewError, Config
 from protocol.learning.trial import Trial, lease_trial
 from protocol.wire.frames import encode

@@ -157,7 +157,7 @@ class Clerk:
     def _advance(self) -> None:
         """Publishes theta when it is there; gives the learner the next batch when that is complete."""
         if self._computing and self._has_news:
-            thetas, version = self._published.get(), self._schedule.version + 1
+            thetas, version = self._published.get(), self._schedule.batches.version + 1
             self._links.publish(encode(Theta(version, thetas[version])))
             self._answers.update(thetas)
             self._computing, self._updated_at = False, time.monotonic()
@@ -176,11 +176,16 @@ class Clerk:
     def _stand(self) -> Standing:
         schedule, reception, links = self._schedule, self._reception, self._links
         return Standing(
-            actors=schedule.actors,
+            actors=schedule.crew.takers,
             leases_out=schedule.out,
-            leases_missing=schedule.missing,
-            batches_waiting=schedule.batches_waiting,
-            leases={name: getattr(schedule, name) for name in ("issued", "reissued", "doubled", "expired")},
+            leases_missing=schedule.batches.missing,
+            batches_waiting=schedule.batches.waiting,
+            leases={
+                "issued": schedule.issued,
+                "reissued": schedule.batches.reissued,
+                "doubled": schedule.doubled,
+                "expired": schedule.expired,
+            },
             refusals=dict(reception.refusals),
             decoding_s=reception.seconds,
             bytes={"sent": links.sent_bytes, "received": links.received_bytes},
@@ -228,7 +233,7 @@ class Clerk:
                 self._roster.refuse(received, "kind")
 
     def _serve(self, received: Received, version: int) -> None:
-        if received.actor not in self._schedule.workers:
+        if received.actor not in self._schedule.crew.workers:
             self._roster.dismiss(received, "stranger")
         elif version not in self._answers.thetas:
             self._roster.dismiss(received, "version")

@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from learner.audit import SHUT_OUT, Sender, ShutOut, Verdict
+from learner.crew import Actor
 from learner.reception import Damper, Reception
-from learner.schedule import Actor, Schedule
+from learner.schedule import Schedule
 from learner.targets import Targets
 from protocol.config import Config
 from protocol.wire.contract import own_contract
@@ -55,7 +56,7 @@ class Roster:
     @property
     def everybody(self) -> set[Actor]:
         """Returns all who expect to hear of the end of the run."""
-        return {*self._schedule.workers, *self._sent_away}
+        return {*self._schedule.crew.workers, *self._sent_away}
 
     def sender(self, received: Received) -> Sender:
         """Returns who sent a message."""
@@ -78,7 +79,7 @@ class Roster:
         elif sender in self._shut_out:
             self._turn_away(received)
         elif self._links.send(actor, encode(self._welcome())):
-            if actor not in self._schedule.workers:
+            if actor not in self._schedule.crew.workers:
                 event = "actor joins" if hello.capacity else "somebody looks in"  # `clew doctor` takes no lease
                 self._arrivals.log(logging.INFO, event, **about)
             self._schedule.join(actor, hello.actor, hello.capacity)
@@ -107,7 +108,7 @@ class Roster:
         sender = verdict.case.sender
         self._shut_out.add(verdict)
         self._reception.refuse("forged", *sender.about)
-        liars = {actor for actor in self._schedule.workers if self._sender(actor) in self._shut_out}
+        liars = {actor for actor in self._schedule.crew.workers if self._sender(actor) in self._shut_out}
         for actor in liars | {sender.actor}:
             self.leave(actor)
             self._links.send(actor, SHUT_OUT)
@@ -128,14 +129,14 @@ class Roster:
             self._drop_the_gone(self._schedule.holders)
         if now >= self._idle_ping_due:
             self._idle_ping_due = now + IDLE_PING_S
-            self._drop_the_gone(self._schedule.idle)
+            self._drop_the_gone(self._schedule.crew.idle)
 
     def _lock_out(self) -> None:
         """Whoever's key has been revoked is out, and with it, for a moment, everybody else."""
         if revoked := self._links.lock_out():
             log.warning("keys revoked: %s; all actors connect anew", ", ".join(sorted(revoked)))
             self._shut_out.let_in(revoked)
-            for actor in list(self._schedule.workers):
+            for actor in list(self._schedule.crew.workers):
                 self.leave(actor)
 
     def _drop_the_gone(self, actors: Sequence[Actor]) -> None:
@@ -145,12 +146,12 @@ class Roster:
 
     def _welcome(self) -> Welcome:
         told, port, own = self._config.model_dump_json(), self._links.theta_port, own_contract(self._config.own)
-        return Welcome(self._run, self._session, told, port, self._schedule.version, time.time(), own)
+        return Welcome(self._run, self._session, told, port, self._schedule.batches.version, time.time(), own)
 
     def _turn_away(self, received: Received) -> None:
         self.refuse(received, "shut_out")
         self._links.send(received.actor, SHUT_OUT)
 
     def _sender(self, actor: Actor, host: str = "") -> Sender:
-        worker = self._schedule.workers.get(actor)
+        worker = self._schedule.crew.workers.get(actor)
         return Sender(actor, worker.name if worker else "", self._links.key_of(actor), host)

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 
 from learner.audit import Sender
+from learner.crew import Actor
 from learner.reception import Damper
-from learner.schedule import Actor
 from protocol.wire.address import metrics_target
 
 MOST = 1_000  # that Prometheus is sent to, as its own target_limit

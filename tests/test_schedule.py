@@ -42,10 +42,10 @@ def leases(work: Schedule, now: float = 0.0) -> list[tuple[bytes, Lease]]:
 
 def finish(work: Schedule, actor: bytes = b"a") -> list[Rollouts]:
     """One update, all by one actor that is there already."""
-    while not work.is_ready:
+    while not work.batches.is_ready:
         for _, lease in leases(work):
             assert work.answer(actor, answer(lease), 0.0) is None
-    return work.take()
+    return work.batches.take()
 
 
 def test_leases_go_out_in_order_and_only_for_open_batches() -> None:
@@ -65,7 +65,7 @@ def test_a_batch_runs_under_theta_of_lag_updates_ago(lag: int) -> None:
     work.join(b"a", "a", 2)
     for version in range(8):
         assert {part.version for part in finish(work)} == {max(0, version - lag)}
-    assert work.is_done
+    assert work.batches.is_done
     assert not leases(work)
 
 
@@ -85,7 +85,7 @@ def test_rollouts_are_taken_in_order_of_their_chunks() -> None:
     work.join(b"a", "a", 3)
     for _, lease in reversed(leases(work)):
         work.answer(b"a", answer(lease), 0.0)
-    assert [part.chunk for part in work.take()] == [0, 1, 2]
+    assert [part.chunk for part in work.batches.take()] == [0, 1, 2]
 
 
 def test_the_least_busy_actor_gets_the_next_lease() -> None:
@@ -144,7 +144,7 @@ def test_a_late_answer_spares_the_lease_that_was_to_go_out_again() -> None:
     work.expire(TIMEOUT_S)
     assert work.answer(b"slow", answer(old), 0.0) is None
     assert not leases(work, now=TIMEOUT_S)
-    assert work.is_ready
+    assert work.batches.is_ready
 
 
 def test_an_actor_that_let_a_deadline_pass_gets_nothing_until_it_is_heard_of() -> None:
@@ -192,7 +192,7 @@ def trusted(work: Schedule, *actors: bytes) -> None:
         work.join(actor, "trusted", 1)
     for actor, lease in leases(work):
         work.answer(actor, answer(lease), now=1.0)
-    work.take()
+    work.batches.take()
 
 
 def test_a_straggler_is_overtaken_by_an_idle_actor_and_the_first_answer_counts() -> None:
@@ -207,7 +207,7 @@ def test_a_straggler_is_overtaken_by_an_idle_actor_and_the_first_answer_counts()
     assert not leases(work, now=9.0)  # two copies are enough
     assert work.answer(b"quick", answer(copy), now=3.0) is None
     assert work.answer(b"slow", answer(slow), now=9.0) == "duplicate"
-    assert (work.doubled, work.reissued, work.out) == (1, 0, 0)
+    assert (work.doubled, work.batches.reissued, work.out) == (1, 0, 0)
 
 
 def test_who_has_never_answered_is_overtaken_at_once_and_only_by_who_has() -> None:
@@ -267,7 +267,7 @@ def test_a_chunk_whose_second_copy_is_out_goes_to_nobody_else() -> None:
     work.leave(b"quick")
     [(_, again)] = leases(work, now=3.0)
     assert slow.chunk == copy.chunk == again.chunk
-    assert work.reissued == 1
+    assert work.batches.reissued == 1
 
 
 def test_what_a_slow_actor_holds_is_overtaken_at_once_and_before_older_leases() -> None:
@@ -301,7 +301,7 @@ def updates_per_s(
     until = [np.inf] * len(times_s)
     for number in range(len(times_s)):
         work.join(bytes([number]), "x", 2)
-    while not work.is_done:
+    while not work.batches.is_done:
         if now >= due:
             due += hello_s
             for number in np.flatnonzero(np.isinf(times_s)).tolist():
@@ -317,8 +317,8 @@ def updates_per_s(
             continue
         now, until[number] = until[number], np.inf
         work.answer(bytes([number]), answer(queues[number].pop(0)), now)
-        while work.is_ready:
-            work.take()
+        while work.batches.is_ready:
+            work.batches.take()
     return updates / now, work.doubled / work.issued
 
 
@@ -367,26 +367,26 @@ class AnyActors(RuleBasedStateMachine):
     def reply(self, data: st.DataObject) -> None:
         actor, lease = data.draw(st.sampled_from(self.out))
         self.work.answer(actor, answer(lease), self.now)
-        if self.work.is_ready:
-            self.taken += [(part.batch, part.chunk) for part in self.work.take()]
+        if self.work.batches.is_ready:
+            self.taken += [(part.batch, part.chunk) for part in self.work.batches.take()]
 
     @invariant()
     def nobody_holds_too_much(self) -> None:
-        assert all(len(worker.held) <= worker.capacity for worker in self.work.workers.values())
+        assert all(len(worker.held) <= worker.capacity for worker in self.work.crew.workers.values())
 
     @invariant()
     def no_chunk_is_out_too_often(self) -> None:
-        held = [number for worker in self.work.workers.values() for number in worker.held]
+        held = [number for worker in self.work.crew.workers.values() for number in worker.held]
         assert self.work.out <= len(held)
         copies = [len(numbers) for numbers in self.work._copies.values()]
         assert max(copies, default=0) <= DOUBTED + 2
         assert sum(copies) <= self.work.out
 
     def teardown(self) -> None:
-        for actor in list(self.work.workers):
+        for actor in list(self.work.crew.workers):
             self.work.leave(actor)
         self.work.join(b"last", "last", 2)
-        while not self.work.is_done:
+        while not self.work.batches.is_done:
             self.taken += [(part.batch, part.chunk) for part in finish(self.work, b"last")]
         assert self.taken == [(batch, chunk) for batch in range(3) for chunk in range(2)]
 
