@@ -93,10 +93,8 @@ class Answers:
     def update(self, thetas: Mapping[int, Floats]) -> None:
         """Notes that the next update is done: its answers go, and leases name other versions of theta."""
         self.thetas = thetas
-        self._filed = {
-            place: filed for place, filed in self._filed.items() if place[0] > self._schedule.batches.version
-        }
-        self._schedule.batches.take()
+        for part in self._schedule.batches.take():
+            del self._filed[part.batch, part.chunk]
 
     def _file(self, received: Received, rollouts: Rollouts, replay: Replay | None = None) -> None:
         """Tells the schedule. `replay` is there where the answer can count, and is the first to its lease."""

@@ -1,7 +1,7 @@
 """The open batches: which of their chunks have been answered, and which is to be handed out next.
 
-At version v (v updates done) the batches v ... v + lag are open. Batch b runs under theta of version max(0, b - lag) and
-is update b + 1, once each of its chunks has come back.
+At version v (v updates done) the batches v ... v + lag are open. Batch b runs under theta of version max(0, b - lag),
+and is update b + 1, once each of its chunks has come back.
 """
 
 from __future__ import annotations

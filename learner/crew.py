@@ -66,7 +66,7 @@ class Crew:
         return actor in self.workers and self.workers[actor].is_trusted
 
     def trust(self, actor: Actor, is_trusted: bool, overdue: bool = False) -> bool:
-        """Trusts an actor, or no more; says whether that is news. One that is overdue gets no lease until it answers."""
+        """Trusts an actor, or no more; says whether that is news. An overdue one gets no lease until it answers."""
         worker = self.workers[actor]
         was_trusted = worker.is_trusted
         self._unseat(actor)

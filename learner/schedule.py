@@ -1,8 +1,8 @@
 """The schedule: which leases are out, with whom and until when. There is no clock and no socket in here.
 
-Who is not trusted gets what no trusted actor is free for, and a trusted actor that is free works on the same at once; so
-does whoever has nothing else to do, as long as nobody trusted does. So those who take leases and never answer hold up
-nobody. A lease costs the same whatever the number of actors and of leases.
+Who is not trusted gets what no trusted actor is free for, and a trusted actor that is free works on the same at once.
+So does whoever has nothing else to do, as long as nobody trusted does. So those who take leases and never answer hold
+up nobody. A lease costs the same whatever the number of actors and of leases.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Schedule:
         return reason
 
     def first_answer(self, actor: Actor, rollouts: Rollouts) -> Rollouts | None:
-        """Returns what the same lease was answered with first, if this actor holds that too and no update has it yet."""
+        """Returns the first answer to the same lease, if this actor holds that and no update has the answer yet."""
         place = self.crew.workers[actor].held.get(rollouts.issue) if actor in self.crew.workers else None
         return self.batches.filed(place) if place else None
 
