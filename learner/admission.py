@@ -1,4 +1,4 @@
-"""What an answer must be before it counts: of the right shape, finite, and walked by the rules of its mazes.
+"""Admission: an answer counts if it has the right shape, is finite, and was walked by the rules of its mazes.
 
 The learner walks every attempt again, with the moves that the actor sent and the same `walk`. What comes of it is all
 that the meta-gradient needs; so an actor cannot lie about what its robots saw.
@@ -23,7 +23,7 @@ from protocol.world.walk import Known, Walk, learned
 
 
 class AdmissionError(Exception):
-    """Why rollouts cannot count, in a word."""
+    """Rollouts cannot count; the text is the reason, in a word."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Replay:
 
 
 def admit(rollouts: Rollouts, config: Config) -> Replay:
-    """What happened in a lease's rollouts, where they can count; AdmissionError where they cannot."""
+    """Returns what happened in a lease's rollouts if they can count; raises AdmissionError if they cannot."""
     (replay,) = _replays([rollouts], config)
     return replay
 
 
 def admit_all(answers: Sequence[Rollouts], config: Config) -> list[Replay | AdmissionError]:
-    """What happened in each lease's rollouts, where they can count, or why they cannot.
+    """Returns, for each lease's rollouts, what happened in them if they can count, or the reason why they cannot.
 
     All are walked again at once, since that takes little longer than one; where it fails, each half is on its own. What
     a lease's replay holds does not depend on the others.
@@ -60,7 +60,7 @@ def admit_all(answers: Sequence[Rollouts], config: Config) -> list[Replay | Admi
 
 
 def _replays(answers: Sequence[Rollouts], config: Config) -> Iterator[Replay]:
-    """The replays of answers all of which can count; AdmissionError where any cannot."""
+    """Returns the replays of answers all of which can count; raises AdmissionError if any cannot."""
     each = [config.inner.attempts] * config.inner.steps + [config.outer.attempts]
     for rollouts in answers:
         _check_shape(rollouts, each, config)
@@ -72,7 +72,7 @@ def _replays(answers: Sequence[Rollouts], config: Config) -> Iterator[Replay]:
 
 
 def _check_shape(rollouts: Rollouts, each: Sequence[int], config: Config) -> None:
-    """Whether all arrays have the shapes that the config asks for, and every log-probability is finite."""
+    """Says whether all arrays have the shapes that the config asks for, and every log-probability is finite."""
     count = config.run.mazes_per_lease
     lengths = [len(stage.length) for stage in rollouts.stages]
     if len(rollouts.mazes) != count or lengths != [count * some for some in each]:
@@ -87,13 +87,13 @@ def _check_shape(rollouts: Rollouts, each: Sequence[int], config: Config) -> Non
 
 
 def _joined(parts: Sequence[Attempts]) -> Attempts:
-    """One stage of several leases."""
+    """Joins one stage of several leases."""
     arrays = zip(*((part.length, part.move, part.log_prob) for part in parts), strict=True)
     return Attempts(*map(np.concatenate, arrays))
 
 
 def _replay(mazes: Mazes, stages: Sequence[Attempts], config: Config) -> Replay:
-    """The attempts of one lease or several, walked again. No two leases share the number of an observation."""
+    """Walks the attempts of one lease or several again. No two leases share the number of an observation."""
     horizon_M, sight = horizons(mazes, config), _apart(Sight.of(mazes, config.policy), config.run.mazes_per_lease)
     met = Observations(sight, by_maze=config.inner.adapts == "all")
     walks: list[Walk] = []
@@ -116,7 +116,7 @@ def _replay(mazes: Mazes, stages: Sequence[Attempts], config: Config) -> Replay:
 
 
 def _apart(sight: Sight, mazes: int) -> Sight:
-    """The same, in which nothing looks alike in two leases, of so many mazes each."""
+    """Numbers the observations anew, so that no two leases, of so many mazes each, share one."""
     looks, leases = len(sight.looks_LB), len(sight.mazes) // mazes
     if leases == 1:
         return sight
@@ -129,7 +129,7 @@ def _apart(sight: Sight, mazes: int) -> Sight:
 
 
 def _shares(whole: Replay, mazes: int) -> Iterator[Replay]:
-    """What a replay of several leases, of so many mazes each, says of each of them."""
+    """Divides a replay of several leases, of so many mazes each, into one replay for each lease."""
     if len(whole.mazes) == mazes:
         yield whole
         return
@@ -138,7 +138,7 @@ def _shares(whole: Replay, mazes: int) -> Iterator[Replay]:
 
 
 def _share(whole: Replay, rows: slice) -> Replay:
-    """What a replay says of some of its mazes, as if the others had not been there."""
+    """Returns the part of a replay that is about some of its mazes, as if the others had not been there."""
     cells = whole.mazes.cells_of(rows)
     assert isinstance(cells, slice)
     steps = [_steps_of(done, rows, len(whole.mazes)) for done in whole.walks]
@@ -165,13 +165,13 @@ def _share(whole: Replay, rows: slice) -> Replay:
 
 
 def _steps_of(done: Walk, rows: slice, mazes: int) -> slice:
-    """Which steps of all were made in some of the mazes."""
+    """Says of every step whether it was made in one of some mazes."""
     ends = np.append(0, done.length_W.reshape(mazes, -1).sum(axis=1).cumsum())
     return slice(int(ends[rows.start]), int(ends[rows.stop]))
 
 
 def _has_size(mazes: Mazes, config: Config) -> bool:
-    """Whether the mazes are as large as those that a lease draws, and all of their cells are there."""
+    """Says whether the mazes are as large as those that a lease draws, and all of their cells are there."""
     shape_M2 = mazes.shape_M2
     if shape_M2.shape != (len(mazes), 2) or shape_M2.min() < 1 or shape_M2.max() > MAX_SIDE:
         return False
@@ -183,7 +183,7 @@ def _has_size(mazes: Mazes, config: Config) -> bool:
 
 
 def _is_usable(mazes: Mazes, config: Config) -> bool:
-    """Whether each maze may be trained on, has a free start and a way to an exit no longer than the horizon."""
+    """Says whether each maze may be trained on, has a free start and a way to an exit no longer than the horizon."""
     start_M = mazes.start_M
     if mazes.cell_C.max() > TRAP:
         return False

@@ -35,7 +35,7 @@ class Ascent:
         self._outer, self._updates = config.outer, config.run.updates
 
     def step(self, gradient_P: Tensor, update: int) -> bool:
-        """Moves theta; or leaves all as it is, and says so, where the gradient is not finite.
+        """Moves theta and says True; leaves everything as it is and says False if the gradient is not finite.
 
         A gradient that is too long is scaled down. The step size falls linearly to 0 over the run.
         """

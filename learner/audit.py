@@ -43,7 +43,7 @@ log = logging.getLogger("clew")
 
 @dataclass(frozen=True)
 class Sender:
-    """Who answered."""
+    """The sender of an answer."""
 
     actor: Actor  # its connection
     name: str  # as its Hello said
@@ -52,7 +52,7 @@ class Sender:
 
     @property
     def about(self) -> tuple[str, str, str]:
-        """Who that is, for people."""
+        """Returns name, key and host, for people."""
         return self.name, self.key, self.host
 
 
@@ -67,7 +67,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of computing an answer again."""
+    """The result of computing an answer again."""
 
     case: Case
     fault: str  # what of the answer differs, in a word; "" where nothing does
@@ -99,11 +99,11 @@ class Auditor:
             self._cases.put(case)
 
     def is_done_with(self, batch: int) -> bool:
-        """Whether the batch's update need not wait for the audit; it waits where all answers are computed again."""
+        """Says whether the batch's update may go on; it waits where all answers are computed again."""
         return batch not in self._awaited.values()
 
     def verdicts(self) -> Iterator[Verdict]:
-        """Of the answers that are not right, since the last call; ClewError where no answer can be finite any more."""
+        """Yields the wrong answers found since the last call; raises ClewError if no answer can be finite any more."""
         with suppress(Empty):
             while True:
                 verdict = self._verdicts.get_nowait()
@@ -138,7 +138,7 @@ def judge(case: Case, config: Config) -> Verdict:
 
 
 def fault(told: Rollouts, mazes: Mazes, trial: Trial) -> str:
-    """What in an answer is not as it must be, in a word."""
+    """Names, in a word, what in an answer is not as it must be."""
     if not is_same(told.mazes, mazes):
         return "mazes"
     if len(told.stages) != len(trial.walks):
@@ -154,13 +154,13 @@ def fault(told: Rollouts, mazes: Mazes, trial: Trial) -> str:
 
 
 def is_same(mazes: Mazes, others: Mazes) -> bool:
-    """Whether they are alike in every cell."""
+    """Says whether two sets of mazes are alike in every cell."""
     pairs = (mazes.shape_M2, others.shape_M2), (mazes.start_M, others.start_M), (mazes.cell_C, others.cell_C)
     return all(np.array_equal(one, other) for one, other in pairs)
 
 
 def contradict(first: Rollouts, second: Rollouts) -> bool:
-    """Whether two answers to the same lease cannot both be right."""
+    """Says whether two answers to the same lease cannot both be right."""
     if not is_same(first.mazes, second.mazes) or len(first.stages) != len(second.stages):
         return True
     pairs = [
@@ -176,7 +176,7 @@ def _is_near(one_N: Floats, other_N: Floats) -> bool:
 
 
 class ShutOut:
-    """Who is not heard any more, since it has lied: whoever has its key, until that is revoked or the learner ends.
+    """The list of those who have lied: whoever has their key is not heard until that is revoked or the learner ends.
 
     Without keys it is its connection and its name. That keeps out what is broken, and nobody who wants to come back.
     """
@@ -187,7 +187,7 @@ class ShutOut:
         self._names: set[str] = set()
 
     def add(self, verdict: Verdict) -> None:
-        """Whoever sent this, and the log says once who that is."""
+        """Adds the sender of a wrong answer, and logs once who that is."""
         sender, lease = verdict.case.sender, verdict.case.rollouts
         if sender not in self:
             log.error(
@@ -202,7 +202,7 @@ class ShutOut:
             self._names |= {sender.name} - {""}
 
     def let_in(self, keys: set[str]) -> None:
-        """Their keys are others now."""
+        """Removes revoked keys: their owners have others now."""
         self._keys -= keys
 
     def __contains__(self, sender: Sender) -> bool:

@@ -26,7 +26,7 @@ RIDGE = 1e-3
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the attempts of one stage of a lease went."""
+    """The course of the attempts of one stage of a lease."""
 
     feature_FN: Floats  # [F, N] what the baseline knows of each step
     togo_N: Floats  # [N] discounted return to go
@@ -39,12 +39,12 @@ class Outcome:
         return Outcome(known_FN, togo_N, steps.left_N)
 
     def in_double(self) -> Outcome:
-        """The same, of which all that follows is computed in float64."""
+        """Returns the same in float64, and so is all that is computed of it."""
         return replace(self, feature_FN=self.feature_FN.astype(np.float64), togo_N=self.togo_N.astype(np.float64))
 
 
 def features(steps: Steps, distance_C: Ints, way_C: Ints, config: Config) -> Floats:
-    """[F, N] time, the true way to the exit, and the way that the robot knows."""
+    """Returns [F, N]: time, the true way to the exit, and the way that the robot knows."""
     gamma = config.run.discount
     far_C, near_C = (np.power(each, distance_C, dtype=np.float32) for each in (gamma, gamma**10))
     way_C = np.where(way_C == UNREACHABLE, 0, np.power(gamma, np.minimum(way_C, 10_000), dtype=np.float32))
@@ -64,7 +64,7 @@ def features(steps: Steps, distance_C: Ints, way_C: Ints, config: Config) -> Flo
 
 
 def normal_equations(outcome: Outcome) -> npt.NDArray[Any]:
-    """[F, G] float64, what `weights` solves, its right-hand side in the last column. Those of leases add up.
+    """Returns [F, G] float64: what `weights` solves, its right-hand side last. Those of several leases add up.
 
     Of a long lease every second, third … step counts: the fit is not worth more.
     """
@@ -75,19 +75,19 @@ def normal_equations(outcome: Outcome) -> npt.NDArray[Any]:
 
 
 def weights(fit_FG: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """[F] float64, of the ridge regression of returns to go."""
+    """Returns [F] float64: the weights of the ridge regression of returns to go."""
     solution: npt.NDArray[Any] = np.linalg.solve(fit_FG[:, :-1] + RIDGE * np.eye(FEATURES), fit_FG[:, -1])
     return solution
 
 
 def values(outcome: Outcome, weight_F: npt.NDArray[Any]) -> Floats:
-    """[N] the return to go that is expected at each step."""
+    """Returns [N]: the return to go that is expected at each step."""
     expected_N: Floats = weight_F.astype(outcome.feature_FN.dtype) @ outcome.feature_FN
     return expected_N
 
 
 def advantages(outcome: Outcome, value_N: Floats, config: Config) -> Floats:
-    """[N] generalised advantage of every step over its expected return to go: sum_l (gamma lambda)^l delta_{t+l}.
+    """Returns [N]: every step's generalised advantage over its expected return, sum_l (gamma lambda)^l delta_{t+l}.
 
     delta_t = r_t + gamma V(s_{t+1}, t+1) - V(s_t, t). The factor gamma^t of the exact gradient is left out, as usual.
     """

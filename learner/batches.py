@@ -14,7 +14,7 @@ from protocol.wire.messages import Rollouts
 
 
 class Batches:
-    """All batches of a run, in order."""
+    """The batches of a run, in order."""
 
     def __init__(self, config: Config, version: int) -> None:
         """`version`: updates done, whose batches are done, too."""

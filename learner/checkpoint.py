@@ -46,7 +46,7 @@ class CheckpointError(Exception):
 
 
 class About(BaseModel):
-    """What the JSON of a checkpoint says of it."""
+    """The JSON of a checkpoint."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -60,7 +60,7 @@ class About(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a learner needs to go on as if it had never stopped."""
+    """Everything that a learner needs to go on as if it had never stopped."""
 
     update: int  # updates done
     run: str  # the run's id
@@ -72,7 +72,7 @@ class Checkpoint:
 
     @property
     def theta(self) -> Floats:
-        """[P] the newest parameters."""
+        """Returns [P], the newest parameters."""
         return self.thetas[self.update]
 
 
@@ -102,7 +102,7 @@ def save(run_dir: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(run_dir: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole, with a warning for each that is not; None where there is none."""
+    """Returns the newest checkpoint that is whole, or None; warns of each newer one that is not."""
     found = _newest_first(run_dir)
     for path in found:
         try:
@@ -115,7 +115,7 @@ def load(run_dir: Path) -> Checkpoint | None:
 
 
 def beginning(run_dir: Path, config: Config, resume: bool) -> Checkpoint | None:
-    """Where a run in `run_dir` begins: at a checkpoint, or afresh; ClewError where it must not."""
+    """Returns the checkpoint that a run begins at, or None for afresh; raises ClewError if it must not begin."""
     if not resume:
         if holds_run(run_dir):
             raise ClewError(f"{run_dir} already holds a run; add --resume, or choose another --run-dir")
@@ -136,13 +136,13 @@ def beginning(run_dir: Path, config: Config, resume: bool) -> Checkpoint | None:
 
 
 def holds_run(run_dir: Path) -> bool:
-    """Whether a run has left anything in `run_dir` that another would overwrite."""
+    """Says whether a run has left anything in `run_dir` that another would overwrite."""
     records = run_dir / "updates.jsonl"
     return bool(_newest_first(run_dir)) or (records.exists() and records.stat().st_size > 0)
 
 
 def require_fit(run_dir: Path, checkpoint: Checkpoint) -> None:
-    """ClewError where the arrays are not those of the config, as this version of clew understands it."""
+    """Raises ClewError if the arrays are not those of the config, as this version of clew understands it."""
     wanted = sum(math.prod(shape) for shape in shapes(checkpoint.config).values())
     for vector in (*checkpoint.thetas.values(), checkpoint.mean, checkpoint.square):
         if vector.shape != (wanted,) or vector.dtype != np.float32:
@@ -153,7 +153,7 @@ def require_fit(run_dir: Path, checkpoint: Checkpoint) -> None:
 
 
 def _differences(ours: Config, theirs: Config) -> Iterator[str]:
-    """maze.side is 9, not 13."""
+    """Names the settings that differ: "maze.side is 9, not 13"."""
     for section, values in ours.model_dump().items():
         others = getattr(theirs, section).model_dump()
         for key, value in values.items():
@@ -205,13 +205,13 @@ def _about(path: Path) -> About:
 
 
 def _sealed(about: Any) -> bytes:
-    """The JSON, with its own checksum."""
+    """Returns the JSON with its own checksum in it."""
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     return json.dumps({"about": about, "sha256": digest}, indent=1).encode()
 
 
 def _content(path: Path, most_bytes: float = math.inf) -> bytes:
-    """The bytes of a file; of nothing else, for a pipe would never end."""
+    """Returns the bytes of a file; refuses anything else, for a pipe would never end."""
     if path.exists() and not path.is_file():
         raise CheckpointError(f"{path.name} is not a file")
     if path.stat().st_size > most_bytes:
@@ -220,7 +220,7 @@ def _content(path: Path, most_bytes: float = math.inf) -> bytes:
 
 
 def _newest_first(run_dir: Path) -> list[Path]:
-    """The JSON of every checkpoint, whatever it is worth; ClewError where the folder cannot be read."""
+    """Lists the JSON of every checkpoint, whatever it is worth; raises ClewError if the folder cannot be read."""
     try:
         return sorted(_ours(run_dir / "checkpoints", ".json"), key=_update_of, reverse=True)
     except OSError as error:
@@ -228,7 +228,7 @@ def _newest_first(run_dir: Path) -> list[Path]:
 
 
 def _ours(folder: Path, suffix: str) -> list[Path]:
-    """The files in `folder` that bear the name of a checkpoint's file and end in `suffix`: none of anybody else's."""
+    """Lists the files in `folder` that bear the name of a checkpoint's file and end in `suffix`."""
     try:
         names = descriptors.opened(lambda: os.listdir(folder))
     except FileNotFoundError:
@@ -237,7 +237,7 @@ def _ours(folder: Path, suffix: str) -> list[Path]:
 
 
 def _update_of(path: Path) -> int:
-    """Of a checkpoint's file: the updates done."""
+    """Returns the number of updates done that a checkpoint's file name says."""
     return int(path.name.partition(".")[0])
 
 
@@ -254,12 +254,12 @@ def _put(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def _written(path: Path) -> BinaryIO:
-    """A new file, open to be written."""
+    """Makes a new file, and opens it to be written."""
     return descriptors.opened(lambda: path.open("wb"))
 
 
 def _sync(folder: Path) -> None:
-    """The names in a folder are on the disk when it returns."""
+    """Puts the names in a folder on the disk."""
     opened = descriptors.opened(lambda: os.open(folder, os.O_RDONLY))
     try:
         os.fsync(opened)
@@ -287,6 +287,6 @@ def _clear(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """A folder of that name is somebody else's."""
+    """Removes a file; a folder of that name is somebody else's."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)

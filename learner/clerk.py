@@ -33,7 +33,7 @@ PARTING_S = 5.0  # the longest, at the end of a run, for actors that are in the 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where the clerk stands, made by its thread for all others to read. Counts are since its start."""
+    """A record of where the clerk stands, made by its thread for others to read. Counts are since its start."""
 
     actors: int
     leases_out: int  # their deadlines to come
@@ -90,7 +90,7 @@ class Clerk:
         return self._thread.is_alive()
 
     def next_batch(self, timeout_s: float) -> MetaBatch | None:
-        """What the next update is made of, if it is complete in time; raises what ended the clerk."""
+        """Returns what the next update is made of, if it is complete in time; raises what ended the clerk."""
         try:
             batch = self._batches.get(timeout=timeout_s)
         except Empty:
@@ -100,7 +100,7 @@ class Clerk:
         return batch
 
     def publish(self, thetas: Mapping[int, Floats]) -> None:
-        """The update of the last batch is done. `thetas`: all that leases may name from now on, the newest included."""
+        """Takes the last batch's update. `thetas`: all that leases may name from now on, the newest included."""
         self._published.put(thetas)
         self._links.wake()
 
@@ -123,7 +123,7 @@ class Clerk:
             self._batches.put(error)
 
     def _step(self) -> None:
-        """What came is heard before any deadline is judged."""
+        """Hears what came, before any deadline is judged; then hands out what is free."""
         self._hear_all()
         self._answers.hear_the_audit(next_is_taken=self._computing)
         now = time.monotonic()
@@ -168,7 +168,7 @@ class Clerk:
 
     @property
     def _has_news(self) -> bool:
-        """Whether somebody waits for `_advance`: the actors for theta, or the learner for a batch."""
+        """Says whether somebody waits for `_advance`: the actors for theta, or the learner for a batch."""
         if self._computing:
             return not self._published.empty()
         return self._answers.are_ready

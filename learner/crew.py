@@ -29,7 +29,7 @@ class Worker:
 
 
 class Crew:
-    """All actors that are there."""
+    """The actors that are there."""
 
     def __init__(self) -> None:
         self.workers: dict[Actor, Worker] = {}

@@ -57,7 +57,7 @@ class Journal:
         return None
 
     def sync(self) -> None:
-        """What was appended is on the disk when it returns; OSError while a record waits for room."""
+        """Puts what was appended on the disk; raises OSError while a record waits for room."""
         self._write()
         os.fsync(self._file.fileno())
 
@@ -83,19 +83,19 @@ class Journal:
             self._waiting.popleft()
 
     def _cut_back(self) -> None:
-        """To the last whole line: a disk that got full may have taken a part of the next."""
+        """Cuts the file back to its last whole line: a disk that got full may have taken a part of the next."""
         if os.fstat(self._file.fileno()).st_size > self._whole:
             self._file.truncate(self._whole)
 
 
 def _write_all(file: int, content: bytes) -> None:
-    """`write` takes a part where there is room for a part."""
+    """Writes all of it: `write` takes a part where there is room for a part."""
     while content:
         content = content[os.write(file, content) :]
 
 
 def finite(value: Any) -> Any:
-    """The same, with null for every number that JSON cannot hold."""
+    """Returns the same, with None for every number that JSON cannot hold."""
     match value:
         case float():
             return value if math.isfinite(value) else None
@@ -106,7 +106,7 @@ def finite(value: Any) -> Any:
 
 
 def _length(path: Path, update: int) -> int | None:
-    """Bytes that the records of the first `update` updates take; None where they do not stand there in order."""
+    """Returns the bytes that the records of the first `update` updates take, or None if they are not there in order."""
     length = done = 0
     with path.open("rb") as file:
         while done < update:
@@ -143,7 +143,7 @@ def _mend(path: Path, update: int) -> int:
 
 
 def _places(path: Path, update: int) -> tuple[dict[int, int], int]:
-    """Where the records of the first `update` updates begin, and how many lines are no record, or one too many."""
+    """Returns where the records of the first `update` updates begin, and how many lines are no record of them."""
     places: dict[int, int] = {}
     strays = place = former = 0
     with path.open("rb") as file:
@@ -158,7 +158,7 @@ def _places(path: Path, update: int) -> tuple[dict[int, int], int]:
 
 
 def _update_of(line: bytes) -> int:
-    """Which update a line is the record of; 0: of none."""
+    """Returns the update that a line is the record of, or 0."""
     try:
         update = json.loads(line)["update"]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -99,7 +99,7 @@ class Learner:
         self._updated_at = time.monotonic()
 
     def run(self) -> None:
-        """The whole life."""
+        """Lives the learner's whole life."""
         try:
             self._begin()
             while not self.should_exit:
@@ -113,7 +113,7 @@ class Learner:
             self.shutdown()
 
     def _begin(self) -> None:
-        """A checkpoint comes before the first update: whatever happens from now on, the run can be resumed."""
+        """Writes a checkpoint before the first update: whatever happens from now on, the run can be resumed."""
         new = self._saved != self._version
         if error := self._save():
             raise ClewError(f"cannot write to {self._run_dir}: {error.strerror}; choose another --run-dir")
@@ -123,11 +123,11 @@ class Learner:
         log.info("listening on %s", self._address)
 
     def stop(self, number: int, frame: object) -> None:
-        """As a signal handler."""
+        """Handles a signal: the learner ends after its update."""
         self.should_exit = True
 
     def step(self) -> None:
-        """One update, or a short wait for what it needs."""
+        """Makes one update, or waits a short time for what it needs."""
         with self._timed("waiting"):
             batch = self._clerk.next_batch(POLL_S)
         if batch:
@@ -147,7 +147,7 @@ class Learner:
     # Updates
 
     def _update(self, batch: MetaBatch) -> None:
-        """One step of theta. Whoever waits for it gets it before anything is written down."""
+        """Makes one step of theta. Whoever waits for it gets it before anything is written down."""
         with self._timed("gradient"):
             gradient = self._gradient(batch)
             if not self._ascent.step(gradient.vector, self._version):
@@ -169,14 +169,14 @@ class Learner:
         self._on_update(record)
 
     def _gradient(self, batch: MetaBatch) -> Gradient:
-        """Alone, or with the other processes of this learner."""
+        """Computes the meta-gradient, alone or with the other processes of this learner."""
         if self._team:
             return self._team.gradient(self._ascent.theta, batch.parts, batch.replays)
         data = Batch.of(batch.replays, self._config, self._device)
         return meta_gradient(self._ascent.theta, data, self._config)
 
     def _describe(self, batch: MetaBatch, gradient: Gradient, theta: Floats) -> Record:
-        """The update's line in updates.jsonl."""
+        """Makes the update's line in updates.jsonl."""
         parts, now = batch.parts, time.monotonic()
         seconds, self._updated_at = now - self._updated_at, now
         phase_s, self._phase_s = self._phase_s, defaultdict(float)
@@ -218,7 +218,7 @@ class Learner:
         return None
 
     def _all_refusals(self, clerk: Standing) -> dict[str, int]:
-        """By reason, those that there were."""
+        """Returns the number of refusals, by reason, of this session."""
         return {reason: count for reason, count in {**clerk.refusals, **self._refusals}.items() if count}
 
     def _cannot_write(self, error: OSError) -> None:
@@ -230,7 +230,7 @@ class Learner:
             log.error("cannot write to %s: %s; %s, training goes on", self._run_dir, error.strerror, remedy)
 
     def _fresh(self) -> Checkpoint:
-        """Where a new run begins."""
+        """Returns the checkpoint that a new run begins at."""
         theta = initial_theta(self._config)
         nothing = np.zeros_like(theta)
         return Checkpoint(0, secrets.token_hex(8), self._config, {0: theta}, nothing, nothing, steps=0)
@@ -247,12 +247,12 @@ class Learner:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it listens, and works on what comes."""
+        """Says whether the learner listens, and works on what comes."""
         return self._clerk.is_alive
 
     @property
     def targets(self) -> list[str]:
-        """HOST:PORT of the metrics of every actor that serves them."""
+        """Returns HOST:PORT of the metrics of every actor that serves them."""
         return list(self._clerk.standing.targets)
 
     def _now(self) -> Live:
@@ -279,7 +279,7 @@ class Learner:
 
 
 def live(learner: Learner) -> None:
-    """A learner's life, until its updates are done, SIGINT or SIGTERM."""
+    """Runs a learner until its updates are done, SIGINT or SIGTERM."""
     repeat_exactly()
     signal.signal(signal.SIGINT, learner.stop)
     signal.signal(signal.SIGTERM, learner.stop)
@@ -287,7 +287,7 @@ def live(learner: Learner) -> None:
 
 
 def repeat_exactly() -> None:
-    """From here on, the same computation has the same result in this process, bit for bit."""
+    """Makes torch give the same result for the same computation in this process, bit for bit, from here on."""
     torch.set_num_threads(1)  # the order of additions, and so the last bit of theta, depends on it
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what follows needs it on a GPU
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -295,7 +295,7 @@ def repeat_exactly() -> None:
 
 
 def find_device(name: str) -> torch.device:
-    """The device that `name` (auto, cpu, cuda) stands for on this machine."""
+    """Returns the device that `name` (auto, cpu, cuda) stands for on this machine."""
     if name not in ("auto", "cpu", "cuda"):
         raise ClewError(f"there is no device {name!r}; use auto, cpu or cuda")
     here = torch.cuda.is_available()

@@ -1,4 +1,4 @@
-"""What the attempts of one lease teach, whatever theta is: all that the meta-gradient needs of them, in numpy."""
+"""A lesson is what the attempts of one lease teach whatever theta is: all that the meta-gradient needs, in numpy."""
 
 # M mazes, E attempts, W = M*E of them, N steps of all attempts, S situations (see inner.Made), U distinct observations,
 # C cells of all mazes, F features of an observation, G what hindsight knows
@@ -53,7 +53,7 @@ class Lesson:
 
     @staticmethod
     def of(replay: Replay, config: Config) -> Lesson:
-        """What follows from the attempts as they were walked again."""
+        """Makes a lesson of the attempts as they were walked again."""
         mazes, last = replay.mazes, config.inner.steps
         horizon_M, distance_C = horizons(mazes, config), to_exit(mazes)
         parts = []

@@ -20,7 +20,7 @@ class Lock:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        """Makes the directory where it is not there; ClewError where another learner works in it."""
+        """Makes the directory if it is not there; raises ClewError if another learner works in it."""
         try:
             with ExitStack() as undo:
                 run_dir.mkdir(parents=True, exist_ok=True)
@@ -35,5 +35,5 @@ class Lock:
             raise ClewError(f"cannot write to {run_dir}: {error.strerror}; choose another --run-dir") from None
 
     def close(self) -> None:
-        """The next learner may have the directory."""
+        """Lets the next learner have the directory."""
         self._held.close()

@@ -1,4 +1,4 @@
-"""What Prometheus sees of a learner. What the learner counts anyway is read at every scrape, not counted twice."""
+"""Metrics of a learner for Prometheus. What the learner counts anyway is read at every scrape, not counted twice."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ class LearnerMetrics(Collector):
         self.registry.register(self)
 
     def observe(self, phase: str, seconds: float) -> None:
-        """A piece of work is done. From any thread."""
+        """Notes that a piece of work is done. Any thread may call it."""
         self._phase_s.labels(phase).observe(seconds)
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: there is nobody to ask yet."""
+        """Describes nothing: there is nobody to ask yet."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
@@ -107,7 +107,7 @@ def counter(name: str, about: str, values: Mapping[str, int], label: str = "") -
 
 
 def gauge(name: str, about: str, values: Mapping[str, float | None], label: str = "") -> Metric:
-    """A value that is not known is not a number."""
+    """Makes a gauge; a value that is not known is NaN."""
     family = GaugeMetricFamily(f"clew_learner_{name}", about, labels=[label] if label else [])
     for key, value in values.items():
         family.add_metric([key] if label else [], math.nan if value is None else value)

@@ -56,7 +56,7 @@ class Stage:
 
     @staticmethod
     def of(parts: Sequence[Part], firsts: Sequence[tuple[int, ...]], real: Tensor) -> Stage:
-        """That of all leases. `firsts`: of each lease the first maze, cell and observation."""
+        """Makes the batch of all leases. `firsts`: of each lease the first maze, cell and observation."""
         attempts = parts[0].attempts
         maze_first, cell_first, row_first = zip(*firsts, strict=True)
         situations = [len(part.at_S) for part in parts]
@@ -80,7 +80,7 @@ class Stage:
         return Stage(made, **{name: whole(name) for name in direct}, outcomes=outcomes)
 
     def log_prob(self, score_AU: Tensor, phi: Phi) -> Tensor:
-        """[A, S] log pi of every move in every situation, under the policies `phi`, whose network says `score_AU`."""
+        """Returns [A, S]: log pi of every move in every situation under `phi`, whose network says `score_AU`."""
         score_AS, delta_AS = take(score_AU, self.made.row_S), take(phi.delta_AC, self.made.at_S)
         result: Tensor = log_prob(score_AS, delta_AS, phi.dream_DG, self.known_S, self.hope_S, self.gain_S)
         return result
@@ -100,7 +100,7 @@ class Batch:
     def of(
         replays: Sequence[Replay], config: Config, device: torch.device, dtype: torch.dtype = torch.float32
     ) -> Batch:
-        """What the attempts of some leases teach, in their order."""
+        """Makes the batch of some leases' attempts, in their order."""
         lessons = [Lesson.of(replay, config) for replay in replays]
         real = torch.zeros((), device=device, dtype=dtype)
         sizes = [(one.mazes, one.cells, len(one.feature_UF)) for one in lessons]
@@ -122,7 +122,7 @@ class Batch:
 
 
 def joined(parts: Iterable[Any], firsts: Iterable[int]) -> npt.NDArray[Any]:
-    """Numbers of several leases, each counted on from its first."""
+    """Joins the numbers of several leases, each counted on from its first."""
     moved = [part + first if first else part for part, first in zip(parts, firsts, strict=False)]
     return np.concatenate(moved, axis=-1)
 
@@ -140,7 +140,7 @@ class Totals:
 
     @staticmethod
     def of(batch: Batch, config: Config) -> Totals:
-        """Over the mazes of `batch`, be it whole or a share."""
+        """Sums over the mazes of `batch`, be it whole or a share."""
         device = batch.shortest_M.device
         return_M, best_M = returns(batch, config)
         steps = [len(stage.behaviour_N) for stage in batch.stages]
@@ -156,7 +156,7 @@ class Totals:
 
     @staticmethod
     def of_none(config: Config, device: torch.device) -> Totals:
-        """Over no maze."""
+        """Returns the sums over no maze."""
         stages = config.inner.steps + 1
         shapes = ((), (), (), (), (stages,), (stages, FEATURES, FEATURES + 1))
         return Totals(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
@@ -164,14 +164,14 @@ class Totals:
 
 @dataclass(frozen=True)
 class Gradient:
-    """What one meta-batch says about theta. Those of its shares add up to it, all but the norm."""
+    """The result of one meta-batch. The results of its shares add up to it, except for the norm."""
 
     vector: Tensor  # [P] of the objective, to be followed upwards; not finite where the batch is not
     figures: dict[str, float]  # FIGURES, for people: before and after adaptation
 
     @staticmethod
     def of_none(theta_P: Tensor) -> Gradient:
-        """What a share without mazes says."""
+        """Returns the gradient of a share without mazes, which is 0."""
         return Gradient(torch.zeros_like(theta_P), dict.fromkeys(FIGURES, 0.0))
 
 
@@ -196,12 +196,12 @@ def meta_gradient(theta_P: Tensor, batch: Batch, config: Config, totals: Totals 
 
 
 def steps_ratio(stage: Stage, totals: Totals) -> float:
-    """Steps taken / steps on the shortest path, both summed over all attempts."""
+    """Returns steps taken / steps on the shortest path, both summed over all attempts."""
     return (stage.length_W.sum() / (totals.shortest.long() * stage.made.attempts)).item()
 
 
 def meta_objective(theta_P: Tensor, batch: Batch, config: Config, totals: Totals) -> Tensor:
-    """A scalar whose gradient at theta is the estimate of d J / d theta, or the part of it that is a share's."""
+    """Returns a scalar whose gradient at theta is the estimate of d J / d theta, or a share's part of it."""
     theta = unflatten(theta_P, config)
     steps = config.inner.steps
     phi = initial_phi(theta, batch.cells, batch.mazes, steps, config)
@@ -231,7 +231,7 @@ def meta_objective(theta_P: Tensor, batch: Batch, config: Config, totals: Totals
 def surrogate(
     log_prob_AS: Tensor, credit_N: Tensor, stage: Stage, config: Config, counts: tuple[int, int] | None = None
 ) -> Tensor:
-    """Mean over attempts of sum_t credit_t rho_t, rho = pi / behaviour, plain or clipped, plus the entropy bonus.
+    """Returns the mean over attempts of sum_t credit_t rho_t, rho = pi / behaviour, plain or clipped, plus entropy.
 
     `counts`: attempts and steps of the whole batch, where `stage` is a share of it.
     """
@@ -253,20 +253,20 @@ def surrogate(
 
 
 def advantages_over(fit_FG: npt.NDArray[Any], stage: Stage, config: Config) -> Tensor:
-    """[N] the advantage of every step over the baseline with these normal equations."""
+    """Returns [N]: the advantage of every step over the baseline with these normal equations."""
     weight_F = weights(fit_FG)
     parts = [advantages(outcome, values(outcome, weight_F), config) for outcome in stage.outcomes]
     return torch.from_numpy(np.concatenate(parts)).to(stage.behaviour_N)
 
 
 def after_adaptation(batch: Batch, config: Config, totals: Totals | None = None) -> Tensor:
-    """[M] how much better the attempts after adaptation went than the batch's, given each maze's best return."""
+    """Returns [M]: how much better attempts after adaptation went than the batch's, given each maze's best return."""
     totals = totals or Totals.of(batch, config)
     return_M, best_M = returns(batch, config)
     return return_M - best_M * (totals.returns.to(return_M) / totals.best.to(best_M))
 
 
 def returns(batch: Batch, config: Config) -> tuple[Tensor, Tensor]:
-    """[M] the mean return of each maze's attempts after adaptation, and [M] the best that there can be."""
+    """Returns [M], the mean return of each maze's attempts after adaptation, and [M], the best that there can be."""
     last = batch.stages[-1]
     return last.return_W.view(-1, last.made.attempts).mean(1), config.run.discount ** (batch.shortest_M - 1)

@@ -41,7 +41,7 @@ log = logging.getLogger("clew")
 
 
 class RankError(Exception):
-    """A rank is gone: one sentence."""
+    """A rank is gone; the text is one sentence that says so."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Seat:
 
     @staticmethod
     def here() -> Seat | None:
-        """None where there is but one process."""
+        """Returns this process's seat, or None if there is but one process."""
         if os.environ.get("WORLD_SIZE", "1") == "1":
             return None
         try:
@@ -67,7 +67,7 @@ class Seat:
             ) from None
 
     def device(self, kind: torch.device) -> torch.device:
-        """The CPU, or the GPU that is this process's own."""
+        """Returns the CPU, or the GPU that is this process's own."""
         if kind.type == "cpu":
             return kind
         if not dist.is_nccl_available():
@@ -128,12 +128,12 @@ class Team:
             dist.destroy_process_group()
 
     def beat(self) -> None:
-        """A sign of life, now and then."""
+        """Gives a sign of life, now and then."""
         if time.monotonic() >= self._beat_due:
             self._tell_all(Ping())
 
     def gradient(self, theta_P: Tensor, parts: Sequence[Rollouts], replays: Sequence[Replay]) -> Gradient:
-        """That of the whole batch. The other ranks walk their parts of it again, as this one's clerk has."""
+        """Returns the gradient of the whole batch. The other ranks walk their parts again, as this one's clerk has."""
         own, *others = shares(len(parts), self._ranks)
         theta = Theta(parts[0].batch, theta_P.cpu().numpy())
         for rank, share in enumerate(others, start=1):
@@ -147,7 +147,7 @@ class Team:
 
 
 def follow(seat: Seat, device: torch.device) -> None:
-    """The life of every other rank: until rank 0 says goodbye, or is gone. Nothing else stops it."""
+    """Lives the life of every other rank: until rank 0 says goodbye, or is gone. Nothing else stops it."""
     seat.meet(device)
     for number in (signal.SIGINT, signal.SIGTERM):  # rank 0 gets them too, and may still need its help
         signal.signal(number, signal.SIG_IGN)
@@ -168,14 +168,14 @@ def follow(seat: Seat, device: torch.device) -> None:
 
 
 def shares(parts: int, ranks: int) -> list[slice]:
-    """Which of the parts each rank takes: as many as the others or one more, and rank 0 at least one."""
+    """Divides the parts among the ranks: each takes as many as the others or one more, rank 0 at least one."""
     each, more = divmod(parts, ranks)
     ends = [each * rank + min(rank, more) for rank in range(ranks + 1)]
     return [slice(begin, end) for begin, end in pairwise(ends)]
 
 
 def added_up(theta_P: Tensor, replays: Sequence[Replay], config: Config, device: torch.device) -> Gradient:
-    """The gradient of a batch, of which this rank has some leases or none. All ranks must call it, and all get it."""
+    """Returns the gradient of a batch of which this rank has some leases or none. All ranks call it, and all get it."""
     batch = Batch.of(replays, config, device) if replays else None
     totals = Totals.of(batch, config) if batch else Totals.of_none(config, device)
     totals = Totals(*_sums(*vars(totals).values()))
@@ -190,7 +190,7 @@ def added_up(theta_P: Tensor, replays: Sequence[Replay], config: Config, device:
 
 
 def _sums(*tensors: Tensor) -> list[Tensor]:
-    """Each of the tensors, summed over all ranks in float64."""
+    """Sums each of the tensors over all ranks, in float64."""
     flat = torch.cat([tensor.flatten().double() for tensor in tensors])
     with _linked():
         dist.all_reduce(flat)
@@ -207,7 +207,7 @@ def _tell(rank: int, *messages: Message) -> None:
 
 
 def _hear() -> list[Message]:
-    """What rank 0 tells this one."""
+    """Returns what rank 0 tells this rank."""
     size = torch.zeros(1, dtype=torch.int64)
     with _linked():
         dist.recv(size, 0)
@@ -218,7 +218,7 @@ def _hear() -> list[Message]:
 
 @contextmanager
 def _linked() -> Iterator[None]:
-    """Any error of torch.distributed has one meaning here."""
+    """Turns any error of torch.distributed into RankError."""
     try:
         yield
     except RuntimeError as error:

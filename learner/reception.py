@@ -50,7 +50,7 @@ class Damper:
 
 
 class Reception:
-    """The clerk's; of its thread alone."""
+    """The reception belongs to the clerk's thread alone."""
 
     def __init__(self, config: Config, observe: Callable[[str, float], None]) -> None:
         """`observe` is told how many seconds each piece of work took."""
@@ -64,7 +64,7 @@ class Reception:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Around all that is done about messages."""
+        """Measures the time that is spent on messages within the context."""
         began = time.monotonic()
         yield
         seconds = time.monotonic() - began
@@ -72,19 +72,19 @@ class Reception:
         self._observe("decoding", seconds)
 
     def decode(self, received: Received) -> Message:
-        """What came, or WireError."""
+        """Decodes a message; raises WireError."""
         return decode(received.frames, self._limits)
 
     def keep(self, received: Received, rollouts: Rollouts) -> None:
-        """For a closer look, together with others that wait for one."""
+        """Keeps an answer for a closer look, together with others that wait for one."""
         self._unchecked.append((received, rollouts))
 
     def is_full(self, missing: int) -> bool:
-        """Whether it is time for that look. `missing`: answers that the next update waits for."""
+        """Says whether it is time for that look. `missing`: answers that the next update waits for."""
         return len(self._unchecked) >= min(self._at_once, missing or self._at_once)
 
     def looked_at(self) -> Iterator[tuple[Received, Rollouts, Replay | str]]:
-        """All that was kept, in order: walked again, or why it is refused."""
+        """Yields all that was kept, in order: walked again, or with the reason why it is refused."""
         unchecked, self._unchecked = self._unchecked, []
         verdicts = admit_all([rollouts for _, rollouts in unchecked], self._config)
         for (received, rollouts), verdict in zip(unchecked, verdicts, strict=True):
@@ -100,7 +100,7 @@ class Reception:
 
 
 def answers_at_once(config: Config) -> int:
-    """Answers that are walked again together."""
+    """Returns how many answers are walked again together."""
     walkers = max(config.inner.attempts, config.outer.attempts)
     mazes = min(MAZES_AT_ONCE, CELLS_AT_ONCE // (walkers * config.maze.most_cells))
     return max(1, mazes // config.run.mazes_per_lease)

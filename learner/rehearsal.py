@@ -21,7 +21,7 @@ NOISE = 0.1  # of the theta, so that whatever may be zero at first is not
 
 
 def rehearse(config: Config, device: torch.device) -> None:
-    """All that the learner computes, its audit included, at a few small mazes of each family."""
+    """Computes everything that a learner computes, its audit included, with a few small mazes of each family."""
     begin_P = initial_theta(config)
     theta_P = begin_P + np.random.default_rng(0).normal(0, NOISE, len(begin_P)).astype(np.float32)
     run = config.run.model_copy(update={"mazes": MAZES, "mazes_per_lease": MAZES})

@@ -1,4 +1,4 @@
-"""Where Prometheus finds the actors' own metrics, as they say it and as the learner sees them."""
+"""Targets: the addresses at which Prometheus finds the actors' own metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOT_ITS_HOST = (
 
 
 class Targets:
-    """The clerk's; of its thread alone."""
+    """The targets belong to the clerk's thread; others may read `listed`, which is never changed, only replaced."""
 
     def __init__(self, is_ipc: bool, allowed: Sequence[str]) -> None:
         """`allowed`: hosts that an actor may name, beside the one that it is seen at."""
@@ -28,8 +28,8 @@ class Targets:
         self._foreign_hosts = Damper()
 
     def note(self, sender: Sender, told: str) -> None:
-        """Prometheus is sent to nobody but who asks for it: to the host that the actor is seen at, unless the operator
-        allows the one that it names."""
+        """Notes where an actor serves metrics: at the host that it is seen at, unless the operator allows the one that
+        it names. So Prometheus is sent to nobody but who asks for it."""
         target, foreign = metrics_target(told, sender.host, self._is_ipc, self._allowed)
         if foreign:
             about = {"actor": sender.name, "key": sender.key, "host": sender.host, "named": told}
@@ -40,7 +40,7 @@ class Targets:
         self._list()
 
     def forget(self, actor: Actor) -> None:
-        """The actor is gone."""
+        """Removes an actor that is gone."""
         if self._metrics_of.pop(actor, None):
             self._list()
 
