@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import shutil
 from collections import deque
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
 
+from learner.record import Record
 from protocol.config import ClewError
 from protocol.wire import descriptors
-
-Record = dict[str, Any]  # one update; `update` counts from 1
 
 MOST_WAITING = 10_000  # records that a full disk keeps waiting
 
@@ -49,7 +46,7 @@ class Journal:
 
     def append(self, record: Record) -> OSError | None:
         """Hands a record to the operating system; or says why it must wait, and tries again at the next."""
-        self._waiting.append(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._waiting.append(record.line)
         try:
             self._write()
         except OSError as error:
@@ -92,17 +89,6 @@ def _write_all(file: int, content: bytes) -> None:
     """Writes all of it: `write` takes a part where there is room for a part."""
     while content:
         content = content[os.write(file, content) :]
-
-
-def finite(value: Any) -> Any:
-    """Returns the same, with None for every number that JSON cannot hold."""
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case dict():
-            return {name: finite(one) for name, one in value.items()}
-        case _:
-            return value
 
 
 def _length(path: Path, update: int) -> int | None:

@@ -23,11 +23,12 @@ from learner.answers import MetaBatch
 from learner.ascent import Ascent, Floats
 from learner.checkpoint import Checkpoint, beginning, save
 from learner.clerk import Clerk, Standing
-from learner.journal import Journal, Record, finite
+from learner.journal import Journal
 from learner.lock import Lock
 from learner.metrics import LearnerMetrics, Live
 from learner.outer import Batch, Gradient, meta_gradient
 from learner.parallel import Team
+from learner.record import Record, finite
 from learner.rehearsal import rehearse
 from protocol import own
 from protocol.config import ClewError, Config
@@ -159,9 +160,9 @@ class Learner:
             kept = {version: former for version, former in self._thetas.items() if version >= oldest}
             self._thetas = {**kept, self._version: theta}
             self._clerk.publish(self._thetas)
-        record = self._record = finite(self._describe(batch, gradient, theta))
-        for name in self._totals:
-            self._totals[name] += record.get(name, 1)
+        record = self._record = self._describe(batch, gradient, theta)
+        for name, more in {"updates": 1, "attempts": record.attempts, "steps": record.steps}.items():
+            self._totals[name] += more
         if error := self._journal.append(record):
             self._cannot_write(error)
         if self._version % self._config.run.checkpoint_every == 0 and (error := self._save()):
@@ -182,25 +183,23 @@ class Learner:
         phase_s, self._phase_s = self._phase_s, defaultdict(float)
         clerk = self._clerk.standing
         decoding_s, self._decoding_s = clerk.decoding_s - self._decoding_s, clerk.decoding_s
-        names = parts[0].seconds.keys()
-        return {
-            "update": self._version,
-            "theta_sha256": hashlib.sha256(theta.tobytes()).hexdigest(),
-            **gradient.figures,
-            "steps": sum(len(stage.move) for part in parts for stage in part.stages),
-            "attempts": sum(stage.length.size for part in parts for stage in part.stages),
-            "seconds": seconds,  # since the update before
-            "lag": self._version - 1 - parts[0].version,
-            "actors": clerk.actors,
-            "phase_s": phase_s,  # what the learner did since the update before
-            "decoding_s": decoding_s,  # what its clerk spent on messages meanwhile
-            "actor_s": {
-                name: sum(part.seconds.get(name, 0.0) for part in parts) for name in names
-            },  # what this batch cost the actors, all together
-            "leases": clerk.leases["issued"],  # this and what follows: since the learner's start
-            "expired": clerk.leases["expired"],
-            "refusals": self._all_refusals(clerk),
-        }
+        actor_s = {name: sum(part.seconds.get(name, 0.0) for part in parts) for name in parts[0].seconds}
+        return Record(
+            update=self._version,
+            theta_sha256=hashlib.sha256(theta.tobytes()).hexdigest(),
+            **finite(vars(gradient.figures)),
+            steps=sum(len(stage.move) for part in parts for stage in part.stages),
+            attempts=sum(stage.length.size for part in parts for stage in part.stages),
+            seconds=seconds,
+            lag=self._version - 1 - parts[0].version,
+            actors=clerk.actors,
+            phase_s=dict(phase_s),
+            decoding_s=decoding_s,
+            actor_s=finite(actor_s),
+            leases=clerk.leases["issued"],
+            expired=clerk.leases["expired"],
+            refusals=self._all_refusals(clerk),
+        )
 
     def _save(self) -> OSError | None:
         """Makes a checkpoint of where the run is; or says why not, and then the former one stays."""

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from learner.journal import Record
+from learner.record import Record
 
 PHASES = ("waiting", "decoding", "gradient", "publishing", "checkpoint")
 REASONS = (  # for which a message does not count, or a gradient or checkpoint fails; zero must be seen, too
@@ -70,7 +70,11 @@ class LearnerMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         live = self._live()
-        record = live.record or {}
+
+        def last(figure: Callable[[Record], float | None]) -> float | None:
+            """Returns a figure of the last update, if there was one."""
+            return figure(live.record) if live.record else None
+
         for name, count in live.totals.items():
             yield counter(f"{name}", f"{name.capitalize()} since the start.", {"": count})
         yield counter("leases", "Leases handed out, by why; expired: past their deadline.", live.leases, "event")
@@ -83,19 +87,20 @@ class LearnerMetrics(Collector):
         yield gauge("leases_out", "Leases whose answer or deadline is to come.", {"": live.leases_out})
         yield gauge("leases_missing", "Answers that the next update waits for.", {"": live.leases_missing})
         yield gauge("batches_waiting", "Open meta-batches whose answers are not complete.", {"": live.batches_waiting})
-        yield gauge("lag_updates", "Updates that the last rollouts were behind theta.", {"": record.get("lag")})
+        lag = last(lambda record: record.lag)
+        yield gauge("lag_updates", "Updates that the last rollouts were behind theta.", {"": lag})
         yield gauge("checkpoint_age_seconds", "Since the last checkpoint.", {"": live.checkpoint_age_s})
         yield gauge("theta_norm", "Euclidean norm of theta.", {"": live.theta_norm})
-        yield gauge("gradient_norm", "Of the last meta-gradient, before clipping.", {"": record.get("gradient_norm")})
+        norm = last(lambda record: record.gradient_norm)
+        yield gauge("gradient_norm", "Of the last meta-gradient, before clipping.", {"": norm})
         yield gauge("step_size", "Mean learned step size, by parameter.", live.step_sizes, "parameter")
-        for name, about in (
-            ("success", "Share of attempts that reach the exit"),
-            ("steps", "Steps over those of the shortest path"),
-        ):
-            key = "ratio" if name == "steps" else name
-            both = {when: record.get(f"{key}_{when}") for when in ("before", "after")}
-            yield gauge(f"{name}_ratio", f"{about}, before and after adaptation, last batch.", both, "adaptation")
-        gain = record.get("adaptation_gain")
+        before, after = last(lambda record: record.success_before), last(lambda record: record.success_after)
+        about = "Share of attempts that reach the exit, before and after adaptation, last batch."
+        yield gauge("success_ratio", about, {"before": before, "after": after}, "adaptation")
+        before, after = last(lambda record: record.ratio_before), last(lambda record: record.ratio_after)
+        about = "Steps over those of the shortest path, before and after adaptation, last batch."
+        yield gauge("steps_ratio", about, {"before": before, "after": after}, "adaptation")
+        gain = last(lambda record: record.adaptation_gain)
         yield gauge("adaptation_gain", "Mean discounted return after adaptation less before it.", {"": gain})
 
 

@@ -29,15 +29,19 @@ from protocol.learning.inner import Made, adapt, chosen, gathered, initial_phi, 
 from protocol.learning.policy import Phi, Scene, log_prob, scores
 
 MAX_LOG_RATIO = 3.0  # a move that became 20 times as likely says nothing more
-FIGURES = (
-    "objective",
-    "gradient_norm",
-    "success_before",
-    "success_after",
-    "adaptation_gain",
-    "ratio_before",
-    "ratio_after",
-)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a meta-batch says for people: before adaptation (the first attempts) and after it (the last)."""
+
+    objective: float = 0.0
+    gradient_norm: float = 0.0
+    success_before: float = 0.0  # share of attempts that reach an exit
+    success_after: float = 0.0
+    adaptation_gain: float = 0.0  # mean discounted return after adaptation less before it
+    ratio_before: float = 0.0  # steps over those of the shortest way
+    ratio_after: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -167,12 +171,12 @@ class Gradient:
     """The result of one meta-batch. The results of its shares add up to it, except for the norm."""
 
     vector: Tensor  # [P] of the objective, to be followed upwards; not finite where the batch is not
-    figures: dict[str, float]  # FIGURES, for people: before and after adaptation
+    figures: Figures
 
     @staticmethod
     def of_none(theta_P: Tensor) -> Gradient:
         """Returns the gradient of a share without mazes, which is 0."""
-        return Gradient(torch.zeros_like(theta_P), dict.fromkeys(FIGURES, 0.0))
+        return Gradient(torch.zeros_like(theta_P), Figures())
 
 
 def meta_gradient(theta_P: Tensor, batch: Batch, config: Config, totals: Totals | None = None) -> Gradient:
@@ -183,7 +187,7 @@ def meta_gradient(theta_P: Tensor, batch: Batch, config: Config, totals: Totals 
     (vector,) = torch.autograd.grad(objective, theta_P)
     first, last = batch.stages[0], batch.stages[-1]
     share = batch.mazes / totals.mazes.item()
-    figures = (
+    figures = Figures(
         objective.item(),
         vector.norm().item(),
         first.found_W.mean().item() * share,
@@ -192,7 +196,7 @@ def meta_gradient(theta_P: Tensor, batch: Batch, config: Config, totals: Totals 
         steps_ratio(first, totals),
         steps_ratio(last, totals),
     )
-    return Gradient(vector, dict(zip(FIGURES, figures, strict=True)))
+    return Gradient(vector, figures)
 
 
 def steps_ratio(stage: Stage, totals: Totals) -> float:

@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
 from types import TracebackType
@@ -27,7 +27,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from learner.admission import Replay, admit_all
-from learner.outer import Batch, Gradient, Totals, meta_gradient
+from learner.outer import Batch, Figures, Gradient, Totals, meta_gradient
 from protocol.config import ClewError, Config
 from protocol.wire.frames import Limits, decode, encode
 from protocol.wire.messages import Bye, Message, Ping, Rollouts, Theta, Welcome
@@ -180,10 +180,9 @@ def added_up(theta_P: Tensor, replays: Sequence[Replay], config: Config, device:
     totals = Totals.of(batch, config) if batch else Totals.of_none(config, device)
     totals = Totals(*_sums(*vars(totals).values()))
     own = meta_gradient(theta_P, batch, config, totals) if batch else Gradient.of_none(theta_P)
-    figures_F = torch.tensor(list(own.figures.values()), dtype=torch.float64, device=device)
+    figures_F = torch.tensor(astuple(own.figures), dtype=torch.float64, device=device)
     vector_P, figures_F = _sums(own.vector, figures_F)
-    figures = dict(zip(own.figures, figures_F.tolist(), strict=True))
-    return Gradient(vector_P, figures | {"gradient_norm": vector_P.norm().item()})
+    return Gradient(vector_P, replace(Figures(*figures_F.tolist()), gradient_norm=vector_P.norm().item()))
 
 
 # The links

@@ -105,7 +105,7 @@ def test_an_actor_that_hangs_while_its_heartbeats_go_on_loses_its_leases_and_its
         hung.say(answer)
     record = learner.until(MANY)
     learner.ends()
-    assert record["refusals"] == {"duplicate": 2}
+    assert record.refusals == {"duplicate": 2}
     assert hashes(house) == undisturbed
     assert_no_long_wait(house)
 
@@ -119,9 +119,9 @@ def test_a_learner_that_is_killed_again_and_again_goes_on_while_its_actors_live(
     done = 0
     for kill in range(KILLS):
         learner = house.learner(LONG, resume=kill > 0)
-        first = learner.until(0)["update"]
+        first = learner.until(0).update
         assert first > done - EVERY
-        done = learner.until(first + rng.randrange(MANY // KILLS // 2))["update"]
+        done = learner.until(first + rng.randrange(MANY // KILLS // 2)).update
         learner.process.kill()
         exits(learner.process, -signal.SIGKILL)
     learner = house.learner(LONG, resume=True)

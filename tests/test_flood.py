@@ -245,7 +245,7 @@ def seconds(house: House, config: object, liars: list[Impostor], updates: int) -
                 pass
             if update % 10 == 0:
                 liar.links.send(encode(Hello(CONTRACT, "liar", 2, "")))
-        taken += learner.until(update)["seconds"]
+        taken += learner.until(update).seconds
     learner.process.terminate()
     learner.ends()
     return taken

@@ -155,7 +155,7 @@ def resident_kib(learner: Learner) -> int:
 def refusals(learner: Learner, at_least: int) -> Counter[str]:
     """By reason, as soon as there are so many; without what is found out later of those who lied."""
     while True:
-        found = Counter[str](learner.until(0)["refusals"])
+        found = Counter[str](learner.until(0).refusals)
         del found["forged"], found["shut_out"]
         if found.total() >= at_least:
             return found

@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from learner.checkpoint import load
-from learner.journal import MOST_WAITING, Journal, finite
+from learner.journal import MOST_WAITING, Journal
 from learner.lock import Lock
+from learner.record import Record, finite
 from protocol.config import ClewError, Config
 from protocol.wire.messages import CONTRACT, Lease
 from tests.test_checkpoint import room_for
@@ -43,23 +44,24 @@ from tests.test_processes import (
 __all__ = ["house", "impostor", "quiet"]  # fixtures
 
 
+def record_of(update: int, theta: str = "") -> Record:
+    figures = 0.5, 1.0, 0.5, 1.0, 0.5, 2.0, 1.0
+    return Record(update, theta, *figures, 100, 10, 0.1, 1, 2, {"gradient": 0.1}, 0.1, {"rollouts": 0.1}, 8, 0, {})
+
+
 def test_a_journal_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     journal = Journal(tmp_path, 0)
     for update in range(1, 6):
-        journal.append({"update": update})
+        journal.append(record_of(update))
     journal.close()
     path = tmp_path / "updates.jsonl"
     with path.open("a") as file:
         file.write('{"update": 6, "cut sh')
     journal = Journal(tmp_path, 3)
-    journal.append({"update": 4, "again": True})
+    journal.append(record_of(4, "again"))
     journal.close()
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [
-        {"update": 1},
-        {"update": 2},
-        {"update": 3},
-        {"update": 4, "again": True},
-    ]
+    written = [Record.of(line) for line in path.read_bytes().splitlines()]
+    assert written == [record_of(1), record_of(2), record_of(3), record_of(4, "again")]
 
 
 def lines(*updates: int) -> list[bytes]:
@@ -88,9 +90,9 @@ def test_a_damaged_journal_loses_no_whole_record_and_is_kept_beside_as_it_was(
     damaged = damage(b"".join(lines(*range(1, 7))))
     path.write_bytes(damaged)
     journal = Journal(tmp_path, 6)
-    journal.append({"update": 7})
+    journal.append(record_of(7))
     journal.close()
-    assert path.read_bytes() == b"".join(lines(*kept)) + b'{"update": 7}\n'
+    assert path.read_bytes() == b"".join(lines(*kept)) + record_of(7).line
     beside = [other.read_bytes() for other in tmp_path.glob("updates.damaged-*.jsonl")]
     if len(kept) < 6:
         [warning] = caplog.messages
@@ -128,12 +130,12 @@ def test_a_journal_that_is_no_file_is_refused(tmp_path: Path, make: Callable[[Pa
 
 
 def test_what_json_cannot_hold_is_never_written(tmp_path: Path, journal: Journal) -> None:
-    record = {"update": 1, "loss": math.inf, "actor_s": {"a": math.nan, "b": 1.0, "c": -math.inf}}
+    figures = {"a": math.nan, "b": 1.0, "c": -math.inf}
     with pytest.raises(ValueError, match="not JSON compliant"):
-        journal.append(record)
-    journal.append(finite(record))
+        journal.append(replace(record_of(1), actor_s=figures))
+    journal.append(replace(record_of(1), actor_s=finite(figures)))
     content = (tmp_path / "updates.jsonl").read_text()
-    assert json.loads(content) == {"update": 1, "loss": None, "actor_s": {"a": None, "b": 1.0, "c": None}}
+    assert json.loads(content)["actor_s"] == {"a": None, "b": 1.0, "c": None}
 
 
 def test_an_actor_that_has_worked_for_an_eternity_leaves_no_infinity(
@@ -143,7 +145,7 @@ def test_an_actor_that_has_worked_for_an_eternity_leaves_no_infinity(
     ancient = impostor(CONTRACT, CONFIG.run.leases)
     for lease in ancient.hears(Lease, CONFIG.run.leases):
         ancient.say(replace(ancient.works(lease, CONFIG), seconds={"rollouts": sys.float_info.max}))
-    assert learner.until(1)["actor_s"] == {"rollouts": None}
+    assert learner.until(1).actor_s == {"rollouts": None}
     learner.ends()
     [record] = (house.run_dir / "updates.jsonl").read_text().splitlines()
     assert "Infinity" not in record
@@ -184,30 +186,30 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     one.close()
 
 
-LINE_BYTES = len('{"update": 1}\n')
+LINE_BYTES = len(record_of(1).line)
 
 
-@pytest.mark.parametrize("spare_bytes", range(LINE_BYTES))
+@pytest.mark.parametrize("spare_bytes", [0, 1, LINE_BYTES // 2, LINE_BYTES - 1])
 def test_what_a_full_disk_refuses_is_written_whole_and_in_order_once_there_is_room(
     tmp_path: Path, journal: Journal, spare_bytes: int
 ) -> None:
-    assert journal.append({"update": 1}) is None
+    assert journal.append(record_of(1)) is None
     with room_for(LINE_BYTES + spare_bytes):
         for update in (2, 3):
-            refusal = journal.append({"update": update})
+            refusal = journal.append(record_of(update))
             assert refusal
             assert refusal.errno == errno.EFBIG
             assert updates(tmp_path) == [1]
     with room_for(3 * LINE_BYTES + spare_bytes):
-        assert journal.append({"update": 4})
+        assert journal.append(record_of(4))
         assert updates(tmp_path) == [1, 2, 3]
-    assert journal.append({"update": 5}) is None
+    assert journal.append(record_of(5)) is None
     assert updates(tmp_path) == [1, 2, 3, 4, 5]
 
 
 def test_no_checkpoint_is_made_of_updates_whose_records_are_not_on_the_disk(tmp_path: Path, journal: Journal) -> None:
     with room_for(5):
-        journal.append({"update": 1})
+        journal.append(record_of(1))
         with pytest.raises(OSError, match="File too large"):
             journal.sync()
     journal.sync()
@@ -218,7 +220,7 @@ def test_the_end_is_one_more_chance_and_never_an_error(tmp_path: Path) -> None:
     for room, written in ((5, []), (LINE_BYTES, [1])):
         journal = Journal(tmp_path, 0)
         with room_for(5):
-            journal.append({"update": 1})
+            journal.append(record_of(1))
         with room_for(room):
             journal.close()
         assert updates(tmp_path) == written
@@ -229,7 +231,7 @@ def test_a_disk_that_stays_full_takes_no_more_memory_than_the_newest_records_nee
 ) -> None:
     with room_for(0):
         for update in range(1, MOST_WAITING + 3):
-            assert journal.append({"update": update})
+            assert journal.append(record_of(update))
     journal.sync()
     assert updates(tmp_path) == list(range(3, MOST_WAITING + 3))
 
@@ -281,7 +283,7 @@ def test_training_goes_on_while_the_disk_is_full_and_nothing_is_missing_in_the_e
         assert durable
         assert durable.update < 16
         assert len(house.journal()) < 16
-        assert record["refusals"]["checkpoint"] >= 2
+        assert record.refusals["checkpoint"] >= 2
 
         (small_disk / "ballast").unlink()
         send_signal(actor, signal.SIGCONT)

@@ -142,7 +142,7 @@ def heard_by_now(learner: Learner) -> int | None:
     """The last update that has happened, where it has not been heard of before."""
     last = None
     while learner.records.poll():
-        last = learner.records.recv()["update"]
+        last = learner.records.recv().update
     return last
 
 

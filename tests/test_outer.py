@@ -57,7 +57,7 @@ def both(config: Config, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]
     leaf_P = theta_P.clone().requires_grad_()
     stepped = stepwise.objective(leaf_P, trials_of(replay, batch, config), config)
     (slope_P,) = torch.autograd.grad(stepped, leaf_P)
-    return torch.tensor(at_once.figures["objective"], dtype=torch.float64), at_once.vector, stepped.detach(), slope_P
+    return torch.tensor(at_once.figures.objective, dtype=torch.float64), at_once.vector, stepped.detach(), slope_P
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -109,7 +109,8 @@ def test_leases_add_up_to_the_batch_that_they_make() -> None:
     together = meta_gradient(theta_P, whole, config)
     torch.testing.assert_close(shares[0].vector + shares[1].vector, together.vector, rtol=1e-9, atol=1e-9)
     for name in ("objective", "success_before", "success_after", "adaptation_gain"):
-        assert sum(share.figures[name] for share in shares) == pytest.approx(together.figures[name], rel=1e-6), name
+        added, at_once = sum(getattr(share.figures, name) for share in shares), getattr(together.figures, name)
+        assert added == pytest.approx(at_once, rel=1e-6), name
 
 
 def test_first_weight_counts_the_attempts_before_adaptation() -> None:
@@ -213,9 +214,9 @@ def test_figures_say_what_the_attempts_did() -> None:
     figures = meta_gradient(torch.from_numpy(initial_theta(config)), batch, config).figures
     found = [stage.found_W.mean().item() for stage in batch.stages]
     assert 0 < found[0] < 1
-    assert [figures[name] for name in ("success_before", "success_after")] == pytest.approx([found[0], found[-1]])
+    assert [figures.success_before, figures.success_after] == pytest.approx([found[0], found[-1]])
     steps = [
         stage.length_W.sum().item() / stage.made.attempts / batch.shortest_M.sum().item() for stage in batch.stages
     ]
-    assert [figures[name] for name in ("ratio_before", "ratio_after")] == pytest.approx([steps[0], steps[-1]])
-    assert figures["ratio_after"] >= 1
+    assert [figures.ratio_before, figures.ratio_after] == pytest.approx([steps[0], steps[-1]])
+    assert figures.ratio_after >= 1

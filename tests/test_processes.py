@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from actors.actor import work_on
+from learner.record import Record
 from protocol.config import ClewError, Config
 from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
 from protocol.wire.keys import ActorKeys
@@ -45,7 +46,6 @@ CONFIG = Config.model_validate(
         },
     }
 )
-Record = dict[str, Any]
 
 
 def with_run(**changes: object) -> Config:
@@ -100,7 +100,7 @@ class House:
         self.lodgers.append(process)
         return process
 
-    def journal(self) -> list[Record]:
+    def journal(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.run_dir / "updates.jsonl").read_text().splitlines()]
 
     def hashes(self) -> list[str]:
@@ -121,7 +121,7 @@ class Learner:
         """The record of `update`, when it has happened."""
         while self.records.poll(DEADLINE_S):
             record: Record = self.records.recv()
-            if record["update"] >= update:
+            if record.update >= update:
                 return record
         raise AssertionError(f"update {update} did not happen in {DEADLINE_S} s")
 
@@ -311,8 +311,8 @@ def test_a_lease_past_its_deadline_goes_to_others_and_a_second_answer_is_dropped
         one.links.close()
     house.actor()
     record = learner.until(UPDATES)
-    assert record["expired"] >= 2
-    assert record["refusals"]["duplicate"] == 1
+    assert record.expired >= 2
+    assert record.refusals["duplicate"] == 1
     assert house.hashes() == quiet
 
 
@@ -352,7 +352,7 @@ def test_nonsense_is_counted_and_changes_nothing(
     liar.hears(Bye)
     house.actor()
     record = learner.until(UPDATES)
-    assert record["refusals"] == {
+    assert record.refusals == {
         "header": 3,
         "kind": 1,
         "frames": 1,
@@ -391,7 +391,7 @@ def test_an_actor_drops_all_it_holds_when_another_learner_answers(house: House) 
     learner.process.join()
     house.run_dir = house.run_dir.with_name("other")
     learner = house.learner(other)
-    assert learner.until(UPDATES)["refusals"].keys() <= {"stranger", "unknown"}
+    assert learner.until(UPDATES).refusals.keys() <= {"stranger", "unknown"}
 
 
 @pytest.mark.parametrize("learner_stays", [True, False])
