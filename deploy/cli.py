@@ -18,9 +18,9 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from deploy import keys as keyring
-from deploy import logs, output, status
+from deploy.command import keys as keyring
 from deploy.command.bench import bench
+from deploy.command.display import Display, Tally
 from deploy.command.evaluate import evaluate
 from deploy.command.options import (
     Actors,
@@ -38,11 +38,11 @@ from deploy.command.options import (
     Set,
     Updates,
 )
-from deploy.display import Display, Tally
-from deploy.heap import keep_freed_memory
-from deploy.local import Fleet, LearnerError
-from deploy.settings import as_toml, explain, gather, load, shortened
-from deploy.versions import context, require
+from deploy.process import logs, output, status
+from deploy.process.fleet import Fleet, LearnerError
+from deploy.process.heap import keep_freed_memory
+from deploy.process.settings import as_toml, explain, gather, load, shortened
+from deploy.process.versions import context, require
 from protocol.config import ClewError, Config
 from protocol.wire.address import Address
 from protocol.wire.keys import ActorKeys, LearnerKeys
@@ -284,7 +284,7 @@ def doctor(
     keys: Keys = None,
 ) -> None:
     """Examine this machine and the way to a learner, a line each; exit code 1 where anything fails."""
-    from deploy.doctor import examine
+    from deploy.command.doctor import examine
 
     failed = False
     for finding in examine(connect, keys):

@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from actors.actor import Actor
-from deploy import logs
-from deploy.heap import keep_freed_memory
-from deploy.status import serve
+from deploy.process import logs
+from deploy.process.heap import keep_freed_memory
+from deploy.process.status import serve
 from protocol.config import ClewError
 from protocol.wire.keys import ActorKeys
 

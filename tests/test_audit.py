@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from actors.actor import work_on
-from deploy import keys as keyring
+from deploy.command import keys as keyring
 from learner.audit import Auditor, Case, Sender
 from learner.schedule import seed_of
 from protocol.config import ClewError, Config

@@ -35,7 +35,7 @@ def test_a_run_over_ipv6(place: Place) -> None:
     wait_until(lambda: page(metrics[0], "/actors")[1] != "[]")
     targets = json.loads(page(metrics[0], "/actors")[1])
     assert targets[0]["targets"] == [metrics[1]]
-    health = [sys.executable, "-m", "deploy.health", metrics[1].rpartition(":")[2]]
+    health = [sys.executable, "-m", "deploy.process.health", metrics[1].rpartition(":")[2]]
     assert subprocess.run(health, env=ENVIRONMENT, timeout=60).returncode == 0
     examined = clew("doctor", "--connect", address, folder=place.folder)
     assert examined.returncode == 0, examined.stdout

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from deploy import status
+from deploy.process import status
 from protocol.config import ClewError
 from tests.deadline import DEADLINE_S
 

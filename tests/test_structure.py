@@ -93,7 +93,9 @@ def test_what_an_actor_needs_never_imports_torch(path: Path) -> None:
 
 
 def test_an_actor_that_is_started_has_loaded_neither_torch_nor_matplotlib() -> None:
-    program = "import sys, deploy.cli, deploy.child, actors.actor; print(*{'torch', 'matplotlib'} & set(sys.modules))"
+    program = (
+        "import sys, deploy.cli, deploy.process.child, actors.actor; print(*{'torch', 'matplotlib'} & set(sys.modules))"
+    )
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == ""

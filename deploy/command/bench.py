@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from deploy import output
 from deploy.command.options import Device, Set
-from deploy.settings import load
-from deploy.versions import context, require
+from deploy.process import output
+from deploy.process.settings import load
+from deploy.process.versions import context, require
 from protocol.config import ClewError
 
 
@@ -39,8 +39,9 @@ def bench(
 ) -> None:
     """Measure environment steps per second, end to end, and what takes the time."""
     require("torch", "safetensors")
-    from deploy import bench as training
-    from deploy import bench_links, bench_target
+    from deploy.command import bench_speed as training
+    from deploy.command import bench_target
+    from tests import bench_links
 
     if links and target:
         raise ClewError("--links and --target measure different things; give one of them")

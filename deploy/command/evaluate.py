@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from deploy.heap import keep_freed_memory
-from deploy.output import Json, show
-from deploy.versions import require
+from deploy.process.heap import keep_freed_memory
+from deploy.process.output import Json, show
+from deploy.process.versions import require
 from protocol.config import ClewError
 
 Mazes = Annotated[

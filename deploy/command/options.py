@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deploy import logs
+from deploy.process import logs
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; see deploy/configs.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="SECTION.KEY=VALUE over everything else; repeatable.")]

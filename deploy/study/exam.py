@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from deploy.logs import printable
-from deploy.settings import explain
+from deploy.process.logs import printable
+from deploy.process.settings import explain
 from protocol.config import ODD_SIDES, ClewError, Config, MazeConfig
 from protocol.learning.credit import horizons
 from protocol.world import families

@@ -11,9 +11,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from deploy.process.versions import context
 from deploy.study.curves import Estimate, Point
 from deploy.study.evaluate import Evaluation, Run, Scores
-from deploy.versions import context
 from protocol.config import Config
 
 LISTED = 20  # mazes that have a line of their own

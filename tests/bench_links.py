@@ -28,8 +28,8 @@ import zmq
 from rich import box
 from rich.table import Table
 
-from deploy import keys as keyring
-from deploy.heap import keep_freed_memory
+from deploy.command import keys as keyring
+from deploy.process.heap import keep_freed_memory
 from learner.clerk import Clerk
 from protocol.config import ClewError, Config
 from protocol.wire.address import Address
@@ -69,7 +69,7 @@ def measure(what: str, actors: int, keys: str | None) -> Figures:
     """The learner's side in a process of its own, so that its memory is its own."""
     job = json.dumps([what, actors, keys])
     done = subprocess.run(
-        [sys.executable, "-m", "deploy.bench_links", "learner", job],
+        [sys.executable, "-m", "tests.bench_links", "learner", job],
         stdout=subprocess.PIPE,
         text=True,
         timeout=2 * PATIENCE_S,
@@ -130,7 +130,7 @@ def learner(what: str, actors: int, keys: str | None) -> Figures:
     clerk.start()
     job = json.dumps([what, actors, keys, str(links.address)])
     pipe = subprocess.PIPE
-    command = [sys.executable, "-m", "deploy.bench_links", "actors", job]
+    command = [sys.executable, "-m", "tests.bench_links", "actors", job]
     crowd = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
     published: list[float] = []  # when each version was, from 1
 

@@ -201,7 +201,7 @@ class Post:
 def start(job: Record, name: str, errors: int | IO[str]) -> subprocess.Popen[str]:
     """A child with `job`. It sits in a session of its own, so that Ctrl-C reaches the parent alone."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "deploy.child", name],
+        [sys.executable, "-m", "deploy.process.child", name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE if job["role"] == "learner" else subprocess.DEVNULL,
         stderr=errors,

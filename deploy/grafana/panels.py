@@ -1,5 +1,6 @@
-"""The dashboard as a picture, without a Grafana: `python -m deploy.panels http://127.0.0.1:9090 PICTURE.png [MINUTES]`.
+"""Draws the dashboard as a picture, without a Grafana.
 
+`python -m deploy.grafana.panels http://127.0.0.1:9090 PICTURE.png [MINUTES]`: the last 30 minutes if none are given.
 What is shown, and where, is read from deploy/grafana/dashboards/clew.json; the figures come from a running Prometheus.
 """
 
@@ -25,7 +26,7 @@ from matplotlib.ticker import EngFormatter, PercentFormatter, StrMethodFormatter
 Json = dict[str, Any]
 Values = npt.NDArray[np.float64]
 
-DASHBOARD = Path(__file__).parent / "grafana/dashboards/clew.json"
+DASHBOARD = Path(__file__).parent / "dashboards/clew.json"
 RATE_INTERVAL = "20s"  # as Grafana has it: four scrapes
 POINTS = 300  # along the time axis
 BYTES = EngFormatter("B")

@@ -15,8 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from deploy.local import Record
-from deploy.output import OutputError
+from deploy.process.fleet import Record
+from deploy.process.output import OutputError
 from protocol.config import Config
 
 WINDOW = 100  # updates that figures are averaged over

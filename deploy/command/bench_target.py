@@ -19,14 +19,14 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from deploy.local import Fleet
+from deploy.process.fleet import Fleet
 from learner import checkpoint
 from protocol.config import Config
 from protocol.learning.trial import attempt_and_adapt
 from protocol.world import families
 from protocol.world.maze import Floats, Mazes, shortest_M
 
-CONFIG = Path(__file__).parent / "configs" / "perfect.toml"
+CONFIG = Path(__file__).parent.parent / "configs" / "perfect.toml"
 TARGET = 1.02  # steps over the shortest way after one inner step, to be reached on held-out mazes
 MAZES = 500  # that are held out
 EVERY = 10  # updates between two thetas that are tried

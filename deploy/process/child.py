@@ -1,4 +1,4 @@
-"""What `deploy.local` starts: a learner or an actor that never outlives its parent.
+"""What `deploy.process.fleet` starts: a learner or an actor that never outlives its parent.
 
 Its job comes as one line of JSON on standard input. When that pipe closes, the parent is gone, whatever
 ended it. The arguments mean nothing; they tell people which process is which.
@@ -18,10 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from deploy import logs
-from deploy.heap import keep_freed_memory
-from deploy.local import LEARNER_GRACE_S
-from deploy.status import LOOPBACK, serve
+from deploy.process import logs
+from deploy.process.fleet import LEARNER_GRACE_S
+from deploy.process.heap import keep_freed_memory
+from deploy.process.status import LOOPBACK, serve
 from protocol.config import ClewError, Config
 
 ACTOR_NICENESS = 10  # where cores are few, actors give way to the learner, which all wait for

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from deploy.logs import printable
+from deploy.process.logs import printable
 from protocol.config import ClewError, Config, is_of_first_design
 
 PREFIX = "CLEW_"

@@ -1,4 +1,4 @@
-"""`python -m deploy.health [PORT]`: exit code 0 where /healthz says 200. An image's health check.
+"""`python -m deploy.process.health [PORT]`: exit code 0 where /healthz says 200. An image's health check.
 
 Without a port it asks the one on which this container's processes listen: an actor may serve its metrics on any
 free one. It imports next to nothing, since it runs every few seconds.

@@ -12,7 +12,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from deploy.local import Fleet, Record
+from deploy.process.fleet import Fleet, Record
 from protocol.config import Config
 
 SETTING = (  # over the defaults: what training with many attempts costs, from a fresh theta on

@@ -1,0 +1,1 @@
+"""How a learner or an actor is put together, lives and ends, and what every process of clew needs."""
