@@ -1,1 +1,1 @@
-"""How a learner or an actor is put together, lives and ends, and what every process of clew needs."""
+"""Puts learners and actors together, starts and ends them; and holds what every process of clew needs."""
