@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from deploy.settings import load as load_config
-from deploy.settings import validated
+from deploy.process.settings import load as load_config
+from deploy.process.settings import validated
 from deploy.study import evaluate as study
 from deploy.study import exam
 from deploy.study.curves import Reals
@@ -220,8 +220,8 @@ def train(
       device: of the learner: auto, cpu or cuda.
       on_update: is given each update's line of updates.jsonl as it happens.
     """
-    from deploy.local import Fleet
-    from deploy.versions import require
+    from deploy.process.fleet import Fleet
+    from deploy.process.versions import require
 
     require("torch", "safetensors")
     if isinstance(config, str | Path):

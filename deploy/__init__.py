@@ -1,7 +1,7 @@
-"""Starts processes and shows people what they do. Each of them computes in one thread.
+"""Starts processes and shows people what they do. Each process computes in one thread.
 
 One actor takes one core, and the last bit of theta depends on how many threads share a sum. numpy's BLAS, whichever it
-is, reads these variables when it is loaded: nothing of clew loads it before this package.
+is, reads these variables when it is loaded, so nothing of clew may load numpy before this package.
 """
 
 import os

@@ -1,14 +1,14 @@
-"""`clew`, or `python -m deploy`. Ctrl-C ends it as it ends other programs, without a traceback.
+"""Starts `clew`, which is also `python -m deploy`. Ctrl-C ends it as it ends other programs, without a traceback.
 
-As an exception it would be raised anywhere, also while modules are imported, and in destructors, which print it. A
-command that has something to undo asks for it: `deploy.cli.stop_signals`, `deploy.command.bench.interruptible`.
+As an exception, Ctrl-C would be raised anywhere, also while modules are imported, and in destructors, which print it. A
+command that has something to undo asks for it, with `deploy.process.signals`.
 """
 
 import signal
 
 
 def main() -> None:
-    """Hands over to `deploy.cli`, which takes a second to import."""
+    """Imports `deploy.cli`, which takes a second, and runs the command."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell may have asked to ignore Ctrl-C
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from deploy import cli

@@ -1,9 +1,9 @@
-"""`clew ray`: N actors over whatever Ray cluster there is. Whoever dies there, Ray starts anew, elsewhere if need be.
+"""Runs N actors on a Ray cluster, for `clew ray`. Ray starts those that die anew, elsewhere if need be.
 
-Each is an `actors.actor.Actor` in the main thread of a process that Ray made for it, and ends as any actor may: it
-holds nothing that matters. clew must be installed on the cluster's nodes, in the version of the learner. Ray pickles
-what it sends, the keys among it (clew itself still unpickles nothing), so who may enter the Ray cluster may be an
-actor; they are on no node's disk. Ray's own links are encrypted where the cluster sets RAY_USE_TLS.
+Each actor lives in the main thread of a process that Ray made for it, and may end at any time, since it holds nothing
+that matters. clew must be installed on the cluster's nodes, in the version of the learner. Ray pickles what it sends,
+the keys among it (clew itself still unpickles nothing), so whoever may enter the Ray cluster may be an actor; the keys
+are on no node's disk. Ray's own links are encrypted where the cluster sets RAY_USE_TLS.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from actors.actor import Actor
-from deploy import logs
-from deploy.heap import keep_freed_memory
-from deploy.status import serve
+from deploy.process import logs
+from deploy.process.heap import keep_freed_memory
+from deploy.process.roles import run_actor
 from protocol.config import ClewError
 from protocol.wire.keys import ActorKeys
 
@@ -35,33 +34,28 @@ KNOCK_S = 10.0  # for the cluster's port to open
 log = logging.getLogger("clew")
 
 
-class Worker:
+class RayActor:
     """What runs on a node of the cluster."""
 
     def work(self, connect: str, name: str, keys: ActorKeys | None, metrics_host: str, modules: Sequence[str]) -> str:
-        """Until the run is over; what it says is a refusal, for a user to mend."""
+        """Works until the run is over; returns a refusal that a user can mend, or ""."""
         keep_freed_memory()
         logs.configure("text", "actor", actor=name)
         try:
-            live(Actor(connect, name, keys, modules), metrics_host)
+            # Signals are left to Ray: its SIGTERM ends the process, after the actor's Bye, and not the run. Metrics are
+            # on any free port, since several actors may share a node.
+            port = 0 if metrics_host else None
+            run_actor(connect, name, keys, modules, metrics_port=port, metrics_host=metrics_host, takes_signals=False)
         except ClewError as error:
             return str(error)
-        except Exception:  # nobody's to mend: a fresh process may do better, as it would for `clew actor`
+        except Exception:  # a fresh process may do better, as it would for `clew actor`
             log.exception("the actor failed")
             raise SystemExit(1) from None
         return ""
 
 
-def live(actor: Actor, metrics_host: str) -> None:
-    """With signals left to Ray: its SIGTERM ends the process, after the actor's Bye, and not the run."""
-    port = 0 if metrics_host else None  # several may share a node
-    with serve(port, actor.metrics.registry, lambda: actor.is_ready, host=metrics_host) as server:
-        actor.metrics_at = f":{server.port}" if server else ""
-        actor.run()
-
-
-class Team:
-    """The actors of one run. `with Team(…) as team: team.wait(stopped)`"""
+class RayActors:
+    """The actors of one run on a Ray cluster: `with RayActors(address, connect, actors) as team`."""
 
     def __init__(
         self,
@@ -72,10 +66,10 @@ class Team:
         metrics_host: str = "",
         modules: Sequence[str] = (),
     ) -> None:
-        """They start as the cluster has a core for each; whoever finds none waits for one."""
+        """Starts an actor on each core that the cluster has left; an actor that finds none waits for one."""
         join(address)
         place = {"num_cpus": 1, "scheduling_strategy": "SPREAD"}  # a lost node takes few with it
-        hire = ray.remote(max_restarts=-1, max_task_retries=-1, **place)(Worker).remote
+        hire = ray.remote(max_restarts=-1, max_task_retries=-1, **place)(RayActor).remote
         self._workers = [hire() for _ in range(actors)]
         self._work: list[Any] = [
             worker.work.remote(connect, f"ray-{number}", keys, metrics_host, modules)
@@ -91,7 +85,7 @@ class Team:
         ray.shutdown()
 
     def wait(self, stopped: Sequence[int]) -> bool:
-        """Until one is told that the run is over, and so it is for all; False: `stopped` came first."""
+        """Waits until one actor is told that the run is over, or `stopped` is not empty; returns whether it is over."""
         while not stopped:
             done, _ = ray.wait(self._work, timeout=TICK_S)
             if done:
@@ -117,14 +111,14 @@ def join(address: str) -> None:
 
 
 def knock(address: str) -> None:
-    """OSError where nobody listens at [ray://]HOST:PORT: Ray itself would try for minutes."""
+    """Raises OSError where nobody listens at [ray://]HOST:PORT: Ray itself would try for minutes."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()
 
 
 def conclude(work: Any) -> None:
-    """What ended the first of them."""
+    """Raises what ended an actor, if it was not the end of the run."""
     try:
         refusal = ray.get(work)
     except ray.exceptions.RayError as error:

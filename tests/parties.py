@@ -49,7 +49,7 @@ class Party:
     @property
     def port(self) -> int:
         """Of its metrics."""
-        return int(self.says(r"metrics on http://[^ ]+:(\d+)/metrics")[1])
+        return int(self.says(r"metrics are served on http://[^ ]+:(\d+)/metrics")[1])
 
     def page(self, path: str) -> tuple[int, str]:
         return page(f"{HERE}:{self.port}", path)

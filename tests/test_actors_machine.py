@@ -86,7 +86,7 @@ def test_one_thread_computes_whatever_the_environment_asks_for(tmp_path: Path) -
 
     assert threads("numpy") == 2
     assert threads("deploy.cli", "numpy") == 1
-    assert threads("deploy.child", "numpy") == 1
+    assert threads("deploy.process.child", "numpy") == 1
 
 
 def test_an_actor_takes_little_memory(place: Place) -> None:

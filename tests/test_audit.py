@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from actors.actor import work_on
-from deploy import keys as keyring
+from deploy.command import keys as keyring
 from learner.audit import Auditor, Case, Sender
 from learner.schedule import seed_of
 from protocol.config import ClewError, Config
@@ -158,7 +158,7 @@ def test_honest_actors_of_another_processor_are_never_called_liars(house: House,
     config["inner"] |= {"adapts": adapts, "steps": 3}
     learner = house.learner(Config.model_validate(config))  # which computes all of it again, on its own
     environment = {"NUMBA_DISABLE_JIT": "1", "NPY_DISABLE_CPU_FEATURES": NOT_HERE, "OPENBLAS_CORETYPE": "Prescott"}
-    command = [sys.executable, "-m", "actors", "--connect", house.address]
+    command = [sys.executable, "-m", "deploy", "actor", "--connect", house.address]
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}) as other:
         learner.ends()
         assert other.wait(DEADLINE_S) == 0

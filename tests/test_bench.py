@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from deploy import bench_target
-from deploy.bench import WINDOW, WINDOWS, figures
-from deploy.bench_target import EVERY, TARGET
+from deploy.command import bench_target
+from deploy.command.bench_speed import WINDOW, WINDOWS, figures
+from deploy.command.bench_target import EVERY, TARGET
 from protocol.config import Config
 
 ROOT = Path(__file__).parent.parent

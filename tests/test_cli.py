@@ -27,8 +27,8 @@ import typer
 from safetensors.numpy import save as save_arrays
 
 from deploy.cli import app
-from deploy.local import LEARNER_GRACE_S
-from deploy.settings import load
+from deploy.process.fleet import LEARNER_GRACE_S
+from deploy.process.settings import load
 from learner.checkpoint import load as load_checkpoint
 from protocol.config import ClewError, Config
 from tests import forked
@@ -74,7 +74,7 @@ def children(parent: int) -> dict[str, int]:
     found = {}
     for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if b"deploy.child" in command:
+        if b"deploy.process.child" in command:
             found[command[-2].decode()] = int(pid)
     return found
 
@@ -425,7 +425,7 @@ def test_a_run_survives_a_dead_actor_and_goes_on_after_ctrl_c(tmp_path: Path) ->
 
 SLOW_END = """
 import atexit, sys, time
-if "deploy.child" in sys.orig_argv:
+if "deploy.process.child" in sys.orig_argv:
     atexit.register(time.sleep, 600)
 """
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from matplotlib.image import imread
 
-from deploy.panels import Prometheus, draw
+from deploy.grafana.panels import Prometheus, draw
 from tests.test_cli import wait_until
 from tests.test_prometheus import Composed, unknown
 

@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from deploy.display import Display, Tally, line, panel
-from deploy.local import Record
+from deploy.command.display import Display, Tally, line, panel
+from deploy.process.fleet import Record
 from protocol.config import Config
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import keys as keyring
+from deploy.command import keys as keyring
 from protocol.config import Config
 from protocol.wire.frames import Limits, decode, encode
 from protocol.wire.links import LearnerLinks

@@ -15,12 +15,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from deploy.process.versions import context
 from deploy.study import evaluate as study
 from deploy.study import exam, plots, routes
 from deploy.study.curves import Outcome, each_curve, mean_curve, ratios_of_sums
 from deploy.study.exam import Exam
 from deploy.study.explorer import depth_first, explore
-from deploy.versions import context
 from learner import checkpoint
 from learner.checkpoint import Checkpoint
 from protocol.config import ClewError, Config, InnerConfig, MazeConfig, OuterConfig, PolicyConfig, RunConfig

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy import keys as keyring
+from deploy.command import keys as keyring
 from learner.clerk import Clerk
 from learner.reception import LINES_AT_ONCE
 from protocol.learning.inner import initial_theta

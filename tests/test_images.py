@@ -145,7 +145,7 @@ def test_health_is_what_healthz_says(images: Images) -> None:
     name = f"clew-health-{id(images)}"
     actor = ("actor", "--connect", "tcp://127.0.0.1:9", "--metrics-port", "0")
     docker("run", "-d", "--name", name, "--init", "--tmpfs", "/tmp", images.actor, *actor)
-    check = ("docker", "exec", name, "python", "-S", "-m", "deploy.health")
+    check = ("docker", "exec", name, "python", "-S", "-m", "deploy.process.health")
     try:
         until(lambda: "metrics on" in run("docker", "logs", name).stderr)
         assert run(*check).returncode == 1

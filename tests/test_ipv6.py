@@ -30,12 +30,12 @@ def test_a_run_over_ipv6(place: Place) -> None:
     learner = place.learner("--updates", 1_000_000, "--metrics-host", HOST, bind=f"tcp://[{HOST}]:0")
     address = learner.says(r"listening on (tcp://\[::1\]:\d+)")[1]
     actor = place.actor("--metrics-host", f"[{HOST}]", connect=address)  # with brackets, as people write it
-    metrics = [party.says(r"metrics on http://(\[::1\]:\d+)/metrics")[1] for party in (learner, actor)]
+    metrics = [party.says(r"metrics are served on http://(\[::1\]:\d+)/metrics")[1] for party in (learner, actor)]
     wait_until(lambda: page(metrics[1], "/healthz")[0] == 200)
     wait_until(lambda: page(metrics[0], "/actors")[1] != "[]")
     targets = json.loads(page(metrics[0], "/actors")[1])
     assert targets[0]["targets"] == [metrics[1]]
-    health = [sys.executable, "-m", "deploy.health", metrics[1].rpartition(":")[2]]
+    health = [sys.executable, "-m", "deploy.process.health", metrics[1].rpartition(":")[2]]
     assert subprocess.run(health, env=ENVIRONMENT, timeout=60).returncode == 0
     examined = clew("doctor", "--connect", address, folder=place.folder)
     assert examined.returncode == 0, examined.stdout

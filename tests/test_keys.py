@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zmq.utils import z85
 
-from deploy import keys
+from deploy.command import keys
 from protocol.config import ClewError
 from protocol.wire.keys import ActorKeys, Allowlist, LearnerKeys
 from tests import forked
@@ -255,7 +255,7 @@ def full_disk(_: int) -> None:
 CHANGING = """
 import sys
 from pathlib import Path
-from deploy import keys
+from deploy.command import keys
 for _ in range(150):
     keys.add("bob", Path(sys.argv[1]))
     keys.revoke("bob", Path(sys.argv[1]))

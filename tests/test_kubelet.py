@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import keys as keyring
+from deploy.command import keys as keyring
 from tests.deadline import DEADLINE_S
 from tests.manifests import PODS, Manifest, made_by_hand, one, pod
 from tests.parties import Party, Place, place

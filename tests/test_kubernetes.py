@@ -17,9 +17,9 @@ import pytest
 import typer
 import yaml
 
-from deploy import keys as keyring
 from deploy.cli import app
-from deploy.settings import load
+from deploy.command import keys as keyring
+from deploy.process.settings import load
 from tests.manifests import (
     ALL,
     FOLDER,

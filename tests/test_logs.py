@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy import logs
+from deploy.process import logs
 
 log = logging.getLogger("clew")
 HOSTILE = "\x1b[2Jgone\r\nlearner | all is well\u202e\x07\x9b\u2028\x7f"

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from actors.metrics import ActorMetrics
-from deploy.status import serve
+from deploy.process.status import serve
 from learner.metrics import PHASES, REASONS, LearnerMetrics, Live
 from learner.record import Record
 

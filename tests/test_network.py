@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import keys as keyring
+from deploy.command import keys as keyring
 from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
 from protocol.wire.keys import ActorKeys, LearnerKeys
 from protocol.wire.links import ActorLinks, Frames, LearnerLinks

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from actors.actor import work_on
-from deploy import cli
+from deploy.command.train import train
 from learner import checkpoint, parallel
 from learner.admission import Replay, admit
 from learner.ascent import Floats
@@ -228,8 +228,8 @@ def test_a_team_on_a_gpu_adds_up_over_nccl(followers: Followers) -> None:
 
 def test_clew_train_is_not_for_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ClewError, match="give torchrun `-m learner`"):
-        cli.train(run_dir=tmp_path / "run")
+    with pytest.raises(ClewError, match="give torchrun `-m deploy learner`"):
+        train(run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -276,7 +276,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Floats:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Where a learner of two processes has been, that nothing happened to."""
     with new_place(tmp_path_factory.mktemp("pair")) as place:
-        learner = torchrun(place, "-m", *LEARNER, "--bind", place.address)
+        learner = torchrun(place, "-m", "deploy", *LEARNER, "--bind", place.address)
         place.actor()
         ends(learner)
         return place
@@ -336,7 +336,9 @@ def test_a_killed_follower_ends_the_learner_which_torchrun_starts_again_and_thet
     place: Place, pair: Place
 ) -> None:
     pace = Pace(place)
-    learner = torchrun(place, "--max-restarts", 1, "-m", *LEARNER, "--begin-or-resume", "--bind", place.address)
+    learner = torchrun(
+        place, "--max-restarts", 1, "-m", "deploy", *LEARNER, "--begin-or-resume", "--bind", place.address
+    )
     place.actor(connect=place.detour)
     wait_until(lambda: len(place.updates()) >= 6, DEADLINE_S)
     os.kill(process_of(learner, 1), signal.SIGKILL)

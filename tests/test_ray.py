@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deploy import keys as keyring
+from deploy.command import keys as keyring
 from protocol.config import Config
 from protocol.wire.frames import Limits, encode
 from protocol.wire.links import LearnerLinks

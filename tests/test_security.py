@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import keys as keyring
+from deploy.command import keys as keyring
 from protocol.wire.frames import Limits
 from protocol.wire.links import LearnerLinks
 from tests.deadline import DEADLINE_S

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import keys as keyring
+from deploy.command import keys as keyring
 from tests.deadline import DEADLINE_S
 from tests.parties import Party, Place, place
 from tests.test_cli import ENDLESS, ENVIRONMENT, ROOT, wait_until

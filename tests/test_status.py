@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from deploy import status
+from deploy.process import status
 from protocol.config import ClewError
 from tests.deadline import DEADLINE_S
 
@@ -98,7 +98,7 @@ def test_actors_are_listed_as_service_discovery_wants_them() -> None:
 def test_elsewhere_is_nothing_but_a_list_of_what_there_is(path: str) -> None:
     with serving() as server:
         reply = ask(server, path)
-    assert (reply.status, reply.body) == (404, "nothing is here; there are /metrics, /healthz\n")
+    assert (reply.status, reply.body) == (404, "there is no such page; there are /metrics, /healthz\n")
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/elsewhere"])
@@ -235,4 +235,4 @@ def test_a_figure_that_cannot_be_told_is_logged_and_ends_nothing(caplog: pytest.
     with serving(registry) as server:
         assert ask(server, "/metrics").status == 500
         assert ask(server, "/healthz").status == 200
-    assert [record.message for record in caplog.records] == ["a request failed"]
+    assert [record.message for record in caplog.records] == ["a request could not be answered"]

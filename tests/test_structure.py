@@ -1,8 +1,9 @@
-"""Who may import whom: DESIGN's rules, read off the source."""
+"""Who may import whom, and how files, classes and docstrings look: rules of DESIGN and STYLE, read off the source."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -19,10 +20,16 @@ MAY_IMPORT = {
     "deploy": OURS - {"clew"},
     "clew": OURS,  # and nothing imports it
 }
+STRICT = {"deploy"}  # whose files have 300 lines at most, and which the rules for classes and docstrings hold in
+MOST_METHODS = 15  # of a class, public and private together, unless its docstring gives a reason
 FRONT = {"deploy", "clew"}  # what starts processes and shows people what they do
 MAY_SEE = {
     "protocol.world": {"protocol.world", "protocol.compiled"},
     "protocol.learning": {"protocol.world", "protocol.learning", "protocol.compiled"},
+}
+UPSTAIRS = {  # what a room of deploy does not import
+    "deploy.process": ("deploy.study", "deploy.command", "deploy.cli", "deploy.ray"),
+    "deploy.study": ("deploy.command", "deploy.cli", "deploy.ray"),
 }
 OUTSIDE = {"zmq", "msgpack", "socket", "asyncio", "threading", "time", "signal", "subprocess", "prometheus_client"}
 IMPURE = {  # what may know of sockets, clocks, threads and metrics: all the rest of the three packages is mathematics
@@ -32,9 +39,11 @@ IMPURE = {  # what may know of sockets, clocks, threads and metrics: all the res
     *("learner.clerk", "learner.roster", "learner.answers", "learner.reception", "learner.audit"),
     *("learner.learner", "learner.metrics", "learner.parallel"),
 }
-SOURCES = sorted(  # `python -m learner` and `python -m actors` hand over to `clew`, which is in deploy
-    path for package in OURS for path in (ROOT / package).rglob("*.py") if path.name != "__main__.py"
+LEANS = re.compile(  # how a docstring begins that is no sentence without the name above it
+    r"(As|At|By|For|From|In|Of|On|That|The same|Those|To|Until|What it|Where|Whose|Whether|With|Without|Nothing)\b"
 )
+SOURCES = sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
+STRICT_SOURCES = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in STRICT]
 
 
 @cache
@@ -79,6 +88,11 @@ def test_a_room_of_protocol_sees_only_those_below_it(path: Path) -> None:
     assert seen - {"protocol.config", "protocol.own"} <= MAY_SEE[room_of(path)]
 
 
+@pytest.mark.parametrize("path", [path for path in SOURCES if room_of(path) in UPSTAIRS], ids=name_of)
+def test_a_room_of_deploy_sees_only_those_below_it(path: Path) -> None:
+    assert not [name for name in imports(path) if name.startswith(UPSTAIRS[room_of(path)])]
+
+
 @pytest.mark.parametrize(
     "path", [path for path in SOURCES if path.relative_to(ROOT).parts[0] == "protocol"], ids=name_of
 )
@@ -94,7 +108,9 @@ def test_what_an_actor_needs_never_imports_torch(path: Path) -> None:
 
 
 def test_an_actor_that_is_started_has_loaded_neither_torch_nor_matplotlib() -> None:
-    program = "import sys, deploy.cli, deploy.child, actors.actor; print(*{'torch', 'matplotlib'} & set(sys.modules))"
+    program = (
+        "import sys, deploy.cli, deploy.process.child, actors.actor; print(*{'torch', 'matplotlib'} & set(sys.modules))"
+    )
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == ""
@@ -130,5 +146,21 @@ def reachable(module: str) -> set[str]:
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_a_file_holds_one_idea_and_says_which(path: Path) -> None:
     text = path.read_text()
-    assert text.count("\n") <= 400
+    assert text.count("\n") <= (300 if path.relative_to(ROOT).parts[0] in STRICT else 400)
     assert path.stem == "__init__" or ast.get_docstring(ast.parse(text))
+
+
+@pytest.mark.parametrize("path", STRICT_SOURCES, ids=name_of)
+def test_a_class_of_many_methods_says_why(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef):
+            methods = [one for one in node.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
+            assert len(methods) <= MOST_METHODS or "methods" in (ast.get_docstring(node) or ""), node.name
+
+
+@pytest.mark.parametrize("path", STRICT_SOURCES, ids=name_of)
+def test_a_docstring_stands_without_the_name_above_it(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            said = ast.get_docstring(node)
+            assert not said or not LEANS.match(said), said

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from deploy import keys as keyring
+from deploy.command import keys as keyring
 from tests.engine import CHECKPOINT_EVERY, ROOT, SMALL, Images, until
 from tests.swarm import Engine, swarm_of_two
 

@@ -1,1 +1,1 @@
-"""The larger commands of `clew`, a file each."""
+"""The commands of `clew`, a file each."""

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from deploy.heap import keep_freed_memory
-from deploy.output import Json, show
-from deploy.versions import require
+from deploy.process.heap import keep_freed_memory
+from deploy.process.output import Json, show
+from deploy.process.versions import require
 from protocol.config import ClewError
 
 Mazes = Annotated[
     list[Path] | None,
-    typer.Option(metavar="FILE...", help="Maze files. Without any, held-out mazes are drawn."),
+    typer.Option(metavar="FILE...", help="Maze files; without any, held-out mazes are drawn."),
 ]
 # Typer's options take one value each, so `--mazes a.txt b.txt` leaves the second file to this.
 MoreMazes = Annotated[list[Path] | None, typer.Argument(hidden=True)]
@@ -28,23 +28,28 @@ def evaluate(
     family: Annotated[str | None, typer.Option(help="Family of the held-out mazes, instead of the run's own.")] = None,
     side: Annotated[int | None, typer.Option(help="Side of the held-out mazes, instead of the run's own.")] = None,
     count: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, help="Held-out mazes to draw; 500 if not given.")
+        int | None, typer.Option(min=1, max=1_000_000, help="How many held-out mazes to draw; 500 if not given.")
     ] = None,
     attempts: Annotated[
         int | None,
-        typer.Option(min=1, max=100_000, help="Attempts at each maze; 10, or as many as were trained if more."),
+        typer.Option(
+            min=1,
+            max=100_000,
+            help="Attempts at each maze; if not given, 10, or as many as in training if more.",
+        ),
     ] = None,
     attempts_per_step: Annotated[
         int | None,
         typer.Option(min=1, max=100_000, help="Attempts before each inner step, instead of inner.attempts."),
     ] = None,
     horizon: Annotated[
-        int | None, typer.Option(min=1, max=2**30, help="Steps after which an attempt has failed, in every maze.")
+        int | None,
+        typer.Option(min=1, max=2**30, help="How many steps an attempt may take, in every maze."),
     ] = None,
     robots: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1_000_000, help="Robots that try each maze, each on its own; one if there are many mazes."
+            min=1, max=1_000_000, help="How many robots try each maze, each on its own; one if there are many mazes."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the mazes and the attempts.")] = 0,
@@ -53,7 +58,7 @@ def evaluate(
         bool, typer.Option("--pictures", help="Write curve.png, adaptation.png and learning_curve.png to RUN_DIR.")
     ] = False,
 ) -> None:
-    """Try mazes never trained on, attempt after attempt; report success and steps of every one."""
+    """Try a run in mazes that it was never trained on, attempt after attempt; report success and steps of each."""
     require("safetensors", *(["matplotlib"] if pictures else []))
     from deploy.study import evaluate as study
     from deploy.study import exam, report

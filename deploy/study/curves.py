@@ -1,4 +1,4 @@
-"""Adaptation curves: how well mazes are walked at the first attempt and at every later one.
+"""Computes adaptation curves: how well mazes are walked at the first attempt and at every later one.
 
 Every figure is a ratio of sums, over mazes, or, of a single maze, over the robots that tried it. Its 95 % confidence
 interval is the percentile bootstrap's (Efron, 1979), which resamples these.
@@ -29,7 +29,7 @@ class Outcome:
     steps_MZ: Reals  # [M, Z] mean steps of them, where a failure counts as the horizon
 
     def __getitem__(self, mazes: npt.NDArray[np.intp]) -> Outcome:
-        """That of some mazes."""
+        """The outcome in some of the mazes."""
         return Outcome(self.success_MZ[mazes], self.steps_MZ[mazes])
 
 
@@ -55,7 +55,7 @@ Curve = tuple[Point, ...]
 
 
 def mean_curve(outcomes: Sequence[Outcome], shortest_M: Reals, used: Sequence[int], rng: np.random.Generator) -> Curve:
-    """A point for each outcome, over all mazes; each maze counts once, with the mean over its robots.
+    """Returns a point for each outcome, over all mazes; each maze counts once, with the mean over its robots.
 
     Args:
       used: attempts before each of `outcomes`.
@@ -69,7 +69,7 @@ def mean_curve(outcomes: Sequence[Outcome], shortest_M: Reals, used: Sequence[in
 def each_curve(
     outcomes: Sequence[Outcome], shortest_M: Reals, used: Sequence[int], rng: np.random.Generator
 ) -> list[Curve]:
-    """The same for every maze alone, over its robots."""
+    """Returns the curve of every maze alone, over its robots."""
     top_GMZ, bottom_GMZ = _sums(outcomes, shortest_M)
     groups, mazes, robots = top_GMZ.shape
     top_GN, bottom_GN = (sums.swapaxes(0, 1).reshape(mazes * groups, robots) for sums in (top_GMZ, bottom_GMZ))
@@ -78,7 +78,7 @@ def each_curve(
 
 
 def _sums(outcomes: Sequence[Outcome], shortest_M: Reals) -> tuple[Reals, Reals]:
-    """[3S, M, Z] what is summed above and below the line, for success, steps and steps ÷ shortest of each stage."""
+    """Returns [3S, M, Z] the terms of numerator and denominator, for success, steps and ratio of each stage."""
     one_MZ = np.ones_like(outcomes[0].steps_MZ)
     top = [figure for stage in outcomes for figure in (stage.success_MZ, stage.steps_MZ, stage.steps_MZ)]
     bottom = [one_MZ, one_MZ, one_MZ * shortest_M[:, None]] * len(outcomes)
@@ -86,12 +86,13 @@ def _sums(outcomes: Sequence[Outcome], shortest_M: Reals) -> tuple[Reals, Reals]
 
 
 def _curve(estimates: Sequence[Estimate], used: Sequence[int]) -> Curve:
+    """Makes a point of every three estimates."""
     triples = zip(estimates[::3], estimates[1::3], estimates[2::3], strict=True)
     return tuple(Point(attempts, *triple) for attempts, triple in zip(used, triples, strict=True))
 
 
 def ratios_of_sums(top_GN: Reals, bottom_GN: Reals, rng: np.random.Generator) -> list[Estimate]:
-    """[G] sum(top) / sum(bottom) of each group, and the middle 95 % of it over resamples of the N members."""
+    """Returns [G] sum(top) / sum(bottom) of each group, and its middle 95 % over resamples of the N members."""
     value_G, members = top_GN.sum(axis=1) / bottom_GN.sum(axis=1), top_GN.shape[1]
     if members == 1:
         return [Estimate(float(value), None) for value in value_G]
@@ -105,7 +106,7 @@ def ratios_of_sums(top_GN: Reals, bottom_GN: Reals, rng: np.random.Generator) ->
 
 
 def _resampled(top_GN: Reals, bottom_GN: Reals, rng: np.random.Generator) -> Reals:
-    """[G, D] sum(top) / sum(bottom) over each of D draws of N members, with replacement."""
+    """Returns [G, D] sum(top) / sum(bottom) over each of D draws of N members, with replacement."""
     members, parts = top_GN.shape[1], []
     size = max(1, DRAWN_AT_ONCE // members)
     for first in range(0, RESAMPLES, size):

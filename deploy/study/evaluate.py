@@ -1,4 +1,4 @@
-"""Tries the policy of a run in mazes, attempt after attempt, and scores every one; beside it, the yardsticks."""
+"""Tries the policy of a run in mazes, attempt after attempt; scores every attempt, and the yardsticks beside it."""
 
 # M mazes, Z robots in each, Q = M*Z robots in all (a copy of its maze for each), S stages, E attempts of a stage,
 # P parameters, N robots of a portion
@@ -40,7 +40,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Scores:
-    """What was reached in some mazes, and what an explorer reaches there."""
+    """What the policy reached in some mazes, and what an explorer reaches there."""
 
     name: str
     mazes: int
@@ -64,7 +64,7 @@ class Evaluation:
 
 
 def opened(run_dir: Path) -> Run:
-    """A run with its newest theta."""
+    """Opens a run with its newest theta."""
     newest = checkpoint.load(run_dir)
     if newest is None:
         raise ClewError(f"{run_dir} holds no checkpoint to evaluate; make one: clew train --run-dir {run_dir}")
@@ -73,7 +73,7 @@ def opened(run_dir: Path) -> Run:
 
 
 def adapting(config: Config, attempts: int | None, attempts_per_step: int | None) -> Config:
-    """The run's config with as many attempts at each maze, and as many before each inner step, as are wanted.
+    """Returns the run's config with the wanted numbers of attempts: at each maze, and before each inner step.
 
     Without --attempts they are ten, or as many as the run was trained with if these are more. The config's own limit of
     inner steps is for training and plays no part.
@@ -87,7 +87,7 @@ def adapting(config: Config, attempts: int | None, attempts_per_step: int | None
 
 
 def evaluate(theta_P: Floats, config: Config, exam: Exam, robots: int | None, seed: int) -> Evaluation:
-    """The adaptation curves in the mazes of `exam`: over all, over those of each kind, and of each."""
+    """Computes the adaptation curves over all mazes of `exam`, over those of each kind, and of each maze."""
     robots = robots or enough_robots(exam.mazes)
     if (config.inner.steps + 1) * len(exam.mazes) * robots > OUTCOMES:
         raise ClewError(
@@ -125,7 +125,7 @@ def evaluate(theta_P: Floats, config: Config, exam: Exam, robots: int | None, se
 
 
 def labels(config: Config) -> tuple[str, ...]:
-    """[S] the attempts of every stage, counted from 1."""
+    """Returns [S] the attempts of every stage, counted from 1."""
     steps, each, last = config.inner.steps, config.inner.attempts, config.outer.attempts
     counts = [each] * steps + [last]
     return tuple(
@@ -135,14 +135,14 @@ def labels(config: Config) -> tuple[str, ...]:
 
 
 def enough_robots(mazes: Mazes) -> int:
-    """How many try each maze, each on its own: more than one where mazes are few, or chance would rule the figures."""
+    """Returns how many robots try each maze: more than one where mazes are few, or chance would rule the figures."""
     return max(1, min(ROBOTS // len(mazes), ROBOT_CELLS // mazes.cells))
 
 
 def _tried(
     theta_P: Floats, config: Config, exam: Exam, robots: int, seed: int
 ) -> tuple[tuple[Outcome, ...], Outcome, Outcome]:
-    """How the attempts of each stage ended; an explorer's first attempts; the best ways that it knows then."""
+    """Returns how each stage's attempts ended, an explorer's first attempts, and the best ways that it knows then."""
     stages, count = config.inner.steps + 1, len(exam.mazes) * robots
     success_SQ, steps_SQ = np.empty((stages + 2, count)), np.empty((stages + 2, count))
     for portion in portions(exam, robots, config, seed):
@@ -167,17 +167,17 @@ class Portion:
     horizon_N: Ints
 
     def tried(self, theta_P: Floats, config: Config) -> Trial:
-        """What they do: the same, however often it is asked for."""
+        """Lets the robots try their mazes. However often it is called, they do the same."""
         rng = np.random.default_rng([self.seed, 2, self.number])
         return attempt_and_adapt(theta_P, self.mazes, rng, config, self.horizon_N)
 
 
 def portions(exam: Exam, robots: int, config: Config, seed: int) -> Iterator[Portion]:
-    """All robots, those in small mazes first: so many at a time as the memory holds, and of like sizes."""
+    """Yields all robots, those in small mazes first: as many at a time as the memory holds, in mazes of like sizes."""
     maze_Q = np.repeat(np.arange(len(exam.mazes)), robots)
     rows = np.argsort(exam.mazes.count_M[maze_Q], kind="stable")
     attempts = max(ATTEMPTS, config.inner.steps * config.inner.attempts + config.outer.attempts)
-    # What is far around differs from cell to cell, and the network looks at all that differs.
+    # Surroundings of a large radius differ from cell to cell, and the network runs on every one that differs.
     wide = max(1, len(offsets(config.policy.radius)) // len(offsets(1)))
     held_Q = exam.mazes.count_M[maze_Q[rows]] * attempts * wide
     number_Q = (np.cumsum(held_Q) - held_Q) // MEMORY_CELLS
@@ -190,7 +190,7 @@ def portions(exam: Exam, robots: int, config: Config, seed: int) -> Iterator[Por
 
 
 def _ends(walk: Walk, portion: Portion) -> tuple[Reals, Reals]:
-    """[N] share of each robot's attempts that reached an exit, and the mean of their steps."""
+    """Returns [N] the share of each robot's attempts that reached an exit, and their mean steps."""
     found_NE = (portion.mazes.cell_C[walk.end_W] == EXIT).reshape(len(portion.mazes), -1)
     steps_NE = np.where(found_NE, walk.length_W.reshape(found_NE.shape), portion.horizon_N[:, None])
     return found_NE.mean(axis=1), steps_NE.mean(axis=1)

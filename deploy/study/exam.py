@@ -1,4 +1,4 @@
-"""The mazes that a policy is tried in: drawn from the held-out side of any family and side, or read from files."""
+"""Gathers the mazes that a policy is tried in: held-out mazes of any family and side, or those of files."""
 
 # M mazes
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from deploy.logs import printable
-from deploy.settings import explain
+from deploy.process.logs import printable
+from deploy.process.settings import explain
 from protocol.config import ODD_SIDES, ClewError, Config, MazeConfig
 from protocol.learning.credit import horizons
 from protocol.world import families
@@ -33,7 +33,7 @@ class Exam:
 def held_out(
     config: Config, family: str | None, side: int | None, count: int, seed: int, horizon: int | None = None
 ) -> Exam:
-    """`count` mazes that training can never have seen.
+    """Draws `count` mazes that training can never have seen.
 
     They are of the run's own families and sides, or of those given instead; each pair of the two has an equal share.
     """
@@ -52,20 +52,20 @@ def held_out(
 
 
 def of_files(paths: Sequence[Path], config: Config, horizon: int | None = None) -> Exam:
-    """All mazes of some files."""
+    """Reads all mazes of some files."""
     found = [named for path in paths for named in read_mazes(path)]
     mazes = Mazes.concatenate([named.maze for named in found])
     return of([printable(named.name) for named in found], [""] * len(found), mazes, config, horizon)
 
 
 def kind_of(setting: MazeConfig) -> str:
-    """The kind of the mazes that a setting with one family and one side draws."""
+    """Names the kind of the mazes that a setting with one family and one side draws."""
     (family,), (side,) = setting.families, setting.sides
     return family if family == "file" else f"{family} {side}x{side}"
 
 
 def _settings(config: MazeConfig, family: str | None, side: int | None) -> Iterator[MazeConfig]:
-    """One for each pair of a family and a side; the mazes of a file have sides of their own."""
+    """Yields a setting for each pair of a family and a side; the mazes of a file have sides of their own."""
     if family == "file" and not config.path:
         raise ClewError("the run has no maze file to draw from; name files with --mazes FILE instead of --family file")
     sides = (side,) if side else config.sides
@@ -77,7 +77,7 @@ def _settings(config: MazeConfig, family: str | None, side: int | None) -> Itera
 
 
 def _setting(config: MazeConfig, family: str, side: int) -> MazeConfig:
-    """The run's own, for one family and one side; its least distance to the exit shrinks to what the side can offer."""
+    """Returns the run's setting for one family and one side; the least distance to the exit shrinks to fit the side."""
     nearest = min(config.min_distance, 2 * (side - 1))
     changed = {"family": family, "side": side, "min_distance": nearest}
     try:
@@ -88,7 +88,7 @@ def _setting(config: MazeConfig, family: str, side: int) -> MazeConfig:
 
 
 def of(names: Sequence[str], kinds: Sequence[str], mazes: Mazes, config: Config, horizon: int | None = None) -> Exam:
-    """Of any mazes, with the run's horizons, or with one for all."""
+    """Makes an exam of any mazes, with the run's horizons, or with one horizon for all."""
     steps_M, horizon_M = shortest_M(mazes), horizons(mazes, config)
     if horizon is not None:
         _check(horizon, names, steps_M)

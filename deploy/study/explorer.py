@@ -1,4 +1,4 @@
-"""Yardsticks: an explorer who goes depth first and forgets nothing, and the best way that it knows afterwards.
+"""Computes two yardsticks: an explorer that goes depth first and forgets nothing, and the best way it knows afterwards.
 
 It senses the walls beside it, enters any neighbour where it has not been, goes back on foot where there is none, and
 stops on the first exit. (Lucas, "Récréations mathématiques", 1882, after Trémaux.)
@@ -25,12 +25,12 @@ class Explored:
 
 
 def explore(mazes: Mazes, horizon_M: Ints, rng: np.random.Generator) -> Explored:
-    """An attempt at each maze. An explorer that steps on a trap has failed."""
+    """Lets an explorer make an attempt at each maze. One that steps on a trap has failed."""
     visited_C = np.zeros(mazes.cells, np.bool_)
     first_M, end_M = horizon_M.copy(), np.zeros(len(mazes), np.intp)
     for maze, (first, count) in enumerate(zip(mazes.offset_M.tolist(), mazes.count_M.tolist(), strict=True)):
         cells = slice(first, first + count)
-        # To take the neighbours of a cell in random order is to draw one, each time, of those that are left.
+        # A random order of a cell's neighbours is the same as a random draw, each time, of those that are left.
         order_CA = rng.permuted(mazes.ahead_CA[cells] - first, axis=1).tolist()
         kind_C = mazes.cell_C[cells].tolist()
         path = depth_first(order_CA, kind_C, int(mazes.start_M[maze]), int(horizon_M[maze]))
@@ -45,7 +45,7 @@ def explore(mazes: Mazes, horizon_M: Ints, rng: np.random.Generator) -> Explored
 
 
 def depth_first(order_CA: list[list[int]], kind_C: list[int], start: int, horizon: int) -> list[int]:
-    """The cells that an explorer stands in, from the start on: until an exit or a trap, or the horizon.
+    """Returns the cells that an explorer stands in, from the start until an exit, a trap or the horizon.
 
     Args:
       order_CA: for each cell of the maze its neighbours, in the order in which they are tried; itself for a wall.

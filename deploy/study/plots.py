@@ -1,4 +1,4 @@
-"""Pictures of a run: how it learned to learn, how it gets better from attempt to attempt, and its routes."""
+"""Draws a run: how it learned to learn, how it gets better from attempt to attempt, and its routes."""
 
 # T steps of a route
 
@@ -45,7 +45,7 @@ MARKED = 30  # attempts, up to which each has a mark on the curve
 
 
 def draw(run_dir: Path, theta_P: Floats, config: Config, result: Evaluation, seed: int) -> None:
-    """curve.png and adaptation.png of an evaluation, and learning_curve.png of the run itself."""
+    """Writes curve.png and adaptation.png of an evaluation, and learning_curve.png of the run itself."""
     pictures = {
         "curve.png": curve(result),
         "adaptation.png": adaptation(result, routes.shown(result, theta_P, config, seed)),
@@ -64,7 +64,7 @@ def draw(run_dir: Path, theta_P: Floats, config: Config, result: Evaluation, see
 
 
 def history(run_dir: Path) -> list[dict[str, float]]:
-    """The figures of a run's updates, up to the first that is not whole, such as one that is being written."""
+    """Reads the figures of a run's updates, up to the first that is not whole, such as one that is being written."""
     records: list[dict[str, float]] = []
     path = run_dir / "updates.jsonl"
     with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
@@ -79,7 +79,7 @@ def history(run_dir: Path) -> list[dict[str, float]]:
 
 
 def learning_curve(records: Sequence[Mapping[str, float]]) -> Figure:
-    """Success and steps ÷ shortest of training mazes, before and after adaptation, by update and by time."""
+    """Draws success and steps ÷ shortest of training mazes, before and after adaptation, by update and by time."""
     axes = {"updates": [record["update"] for record in records], "minutes of training": minutes(records)}
     figures = {"success": "share of attempts that reach an exit", "ratio": "steps ÷ shortest way"}
     picture, grid = plt.subplots(2, 2, figsize=(10, 6.8), sharex="col", sharey="row", layout="constrained")
@@ -100,18 +100,18 @@ def learning_curve(records: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def _highest(records: Sequence[Mapping[str, float]]) -> float:
-    """The largest ratio that a learning curve shows."""
+    """Returns the largest ratio that a learning curve shows."""
     ratios = [record[f"ratio_{when}"] for record in records for when in ("before", "after")]
     return max(filter(math.isfinite, ratios), default=1.0)
 
 
 def minutes(records: Sequence[Mapping[str, float]]) -> list[float]:
-    """Time spent on training until each update."""
+    """Returns the time spent on training until each update."""
     return list(np.cumsum([record["seconds"] for record in records]) / 60)
 
 
 def smoothed(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The mean of each value and its neighbours: a fiftieth of the run, fewer at its ends."""
+    """Returns the mean of each value and its neighbours: a fiftieth of the run, fewer at its ends."""
     reach = max(1, len(values) // 100)
     total = np.concatenate([[0.0], np.cumsum(values)])
     at = np.arange(len(values))
@@ -123,7 +123,7 @@ def smoothed(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def curve(result: Evaluation) -> Figure:
-    """Steps ÷ shortest at every attempt, with the yardsticks: a panel for each kind of maze."""
+    """Draws steps ÷ shortest at every attempt, with the yardsticks: a panel for each kind of maze."""
     panels = result.kinds or (result.total,)
     columns = min(PANELS, len(panels))
     rows = -(-len(panels) // columns)
@@ -147,7 +147,7 @@ def curve(result: Evaluation) -> Figure:
 
 
 def _panel(axis: Axes, result: Evaluation, scores: Scores) -> None:
-    """The curve of some mazes: its points, its band, and three lines to hold it against."""
+    """Draws the curve of some mazes: its points, its band, and three lines to compare it with."""
     x = [point.attempts + 1 for point in scores.curve]
     y = [point.ratio.value for point in scores.curve]
     bounds = [point.ratio.interval or (point.ratio.value, point.ratio.value) for point in scores.curve]
@@ -183,7 +183,7 @@ def _plain(axis: Axes) -> None:
 
 
 def _ratio_scale(axis: Axes, highest: float) -> None:
-    """1 is the floor, and what matters happens near it: a logarithmic axis with plain numbers."""
+    """Makes an axis logarithmic, with plain numbers: no ratio is below 1, and what matters happens near it."""
     axis.set_yscale("log")
     axis.set_ylim(0.96, max(1.6, highest * 1.25))
     crowded = (1.1, 1.2) if highest > 10 else (1.1,) if highest > 4 else ()
@@ -197,7 +197,7 @@ def _ratio_scale(axis: Axes, highest: float) -> None:
 
 
 def adaptation(result: Evaluation, mazes: Sequence[Shown]) -> Figure:
-    """A row for each maze: what a robot did at its first attempts and at the last, and the shortest way."""
+    """Draws a row for each maze: what a robot did at its first attempts and at the last, and the shortest way."""
     stages = routes.stages_shown(result)
     heads = [*(_head(result, stage) for stage in stages), "shortest way\n\n\n"]
     tall = [min(max(rows / columns, 0.2), 2.0) for one in mazes for rows, columns in one.maze.shape_M2.tolist()]
@@ -222,7 +222,7 @@ def adaptation(result: Evaluation, mazes: Sequence[Shown]) -> Figure:
 
 
 def _head(result: Evaluation, stage: int) -> str:
-    """`attempt 2`, and below it how all robots did."""
+    """Writes the head of a column: `attempt 2`, and below it how all robots did."""
     point, label = result.total.curve[stage], result.labels[stage]
     success, count = point.success.value, len(result.mazes) * result.robots
     shown = "100 %" if success == 1 else f"{min(success, 0.9994):.1%}".replace("%", " %")
@@ -235,12 +235,12 @@ def _head(result: Evaluation, stage: int) -> str:
 
 
 def _clipped(name: str) -> str:
-    """As much of a name as a picture has room for."""
+    """Returns as much of a name as a picture has room for."""
     return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
 
 
 def _short(ratio: float) -> str:
-    """A ratio with the digits that matter: near 1, three."""
+    """Writes a ratio with the digits that matter: near 1, three."""
     return f"{ratio:.3f}" if ratio < 1.1 else f"{ratio:.2f}"
 
 
@@ -257,7 +257,7 @@ def _legend(mazes: Sequence[Shown]) -> str:
 
 
 def draw_route(axis: Axes, maze: Mazes, cells: Indices) -> None:
-    """A maze and a route in it, coloured from dark to bright as time goes by."""
+    """Draws a maze and a route in it, coloured from dark to bright as time goes by."""
     rows, columns = maze.shape_M2[0].tolist()
     kind = maze.cell_C.reshape(rows, columns)
     axis.imshow(kind == WALL, cmap=ListedColormap([FLOOR, STONE]), vmin=0, vmax=1)
@@ -284,7 +284,7 @@ def draw_route(axis: Axes, maze: Mazes, cells: Indices) -> None:
 
 
 def spread(cells: Indices, columns: int) -> npt.NDArray[np.float64]:
-    """[T + 1, 2] (column, row) of every step; visits of one cell drift from its centre."""
+    """Returns [T + 1, 2] (column, row) of every step; later visits of a cell are drawn away from its centre."""
     seen: dict[int, int] = {}
     points = []
     for cell in cells.tolist():

@@ -1,4 +1,4 @@
-"""What `clew evaluate` says: tables for people, one JSON object for programs."""
+"""Writes what `clew evaluate` prints: tables for people, one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from deploy.process.versions import context
 from deploy.study.curves import Estimate, Point
 from deploy.study.evaluate import Evaluation, Run, Scores
-from deploy.versions import context
 from protocol.config import Config
 
 LISTED = 20  # mazes that have a line of their own
@@ -23,7 +23,7 @@ Json = Mapping[str, "Json"] | Sequence["Json"] | str | float | None
 
 
 def figures(run: Run, config: Config, result: Evaluation, seed: int) -> dict[str, Json]:
-    """The JSON object. `config` is the run's own, with the attempts that were wanted."""
+    """Returns the JSON object. `config` is the run's own, with the attempts that were wanted."""
     exam = result.exam
     return {
         **context(),
@@ -67,7 +67,7 @@ def _point(point: Point) -> dict[str, Json]:
 
 
 def tables(result: Evaluation) -> Group:
-    """A line for every attempt; and one for each kind of maze, or for each maze where they are few."""
+    """Makes a table with a line for every attempt, and one of each kind of maze, or of each maze where they are few."""
     named = result.mazes if len(result.mazes) <= LISTED and not result.kinds else result.kinds
     parts = [_every_attempt(result)]
     if len(named) > 1:
@@ -76,7 +76,7 @@ def tables(result: Evaluation) -> Group:
 
 
 def _every_attempt(result: Evaluation) -> Table:
-    """Success and steps at every attempt, over all mazes, and below it the yardsticks."""
+    """Makes a table of success and steps at every attempt, over all mazes, and of the yardsticks."""
     total = result.total
     table = Table(caption_justify="left", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for head in ("attempt", "success", "steps", "steps ÷ shortest"):
@@ -96,7 +96,7 @@ def _every_attempt(result: Evaluation) -> Table:
 
 
 def _title(result: Evaluation) -> str:
-    """`500 held-out mazes, perfect 9x9`, or `maze mine, 100 robots in each`."""
+    """Writes a title such as `500 held-out mazes, perfect 9x9`, or `maze mine, 100 robots in each`."""
     kinds = sorted(set(result.exam.kinds) - {""})
     drawn = "held-out " if kinds else ""
     mazes = f"{len(result.mazes)} {drawn}mazes" if len(result.mazes) > 1 else f"{drawn}maze {result.mazes[0].name}"
@@ -105,7 +105,7 @@ def _title(result: Evaluation) -> str:
 
 
 def _every_name(result: Evaluation, named: Sequence[Scores]) -> Table:
-    """Steps ÷ shortest of each of `named`, at a few attempts and of the explorer."""
+    """Makes a table of steps ÷ shortest for each of `named`, at a few attempts and of the explorer."""
     last = len(result.labels) - 1
     stages = [at for at in range(last + 1) if at + 1 in COLUMNS or at == last]
     table = Table(title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -124,7 +124,7 @@ def _brief(point: Point) -> tuple[str, str, str]:
 
 
 def _figure(figure: Estimate, digits: int) -> str:
-    """A figure and, less loud, its interval."""
+    """Writes a figure and, dimmed, its interval."""
     if figure.interval is None:
         return f"{figure.value:.{digits}f}"
     low, high = figure.interval

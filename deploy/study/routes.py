@@ -1,4 +1,4 @@
-"""Which attempts are worth a look: a few mazes of every kind, with a failure among them where there is one."""
+"""Chooses which attempts to draw: in a few mazes of every kind, with a failure among them where there is one."""
 
 # M mazes, Z robots in each, Q = M*Z robots in all, S stages, W attempts of a portion's robots, T steps of a route
 
@@ -21,7 +21,7 @@ TYPICAL = (0.6, 0.8, 0.9, 0.4)  # how long a first attempt is shown: its place a
 
 @dataclass(frozen=True)
 class Route:
-    """Where an attempt went."""
+    """The way that an attempt took."""
 
     cells: Indices  # [T + 1] among the cells of its own maze, from the start on
     found: bool  # whether it reached an exit
@@ -29,7 +29,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a robot did in a maze."""
+    """What a robot did in a maze that is drawn."""
 
     name: str
     maze: Mazes  # M = 1
@@ -39,7 +39,7 @@ class Shown:
 
 
 def stages_shown(result: Evaluation) -> list[int]:
-    """The first three stages and the last; and, where none of these has a failure, one that has."""
+    """Returns the first three stages and the last; and, where none of these has a failure, one that has."""
     every = range(len(result.stages))
     shown = sorted({every[stage] for stage in STAGES if -len(every) <= stage < len(every)})
     failures = [stage for stage in every if (result.stages[stage].success_MZ < 1).any()]
@@ -47,7 +47,7 @@ def stages_shown(result: Evaluation) -> list[int]:
 
 
 def shown(result: Evaluation, theta_P: Floats, config: Config, seed: int) -> list[Shown]:
-    """A few mazes, the worst last, and what a robot did in each: the attempts that were scored."""
+    """Returns a few mazes, the worst last, and what a robot did in each: the attempts that were scored."""
     stages = stages_shown(result)
     robot_Q = _worth_a_look(result, stages)
     routes: dict[int, list[Route]] = {}
@@ -62,7 +62,7 @@ def shown(result: Evaluation, theta_P: Floats, config: Config, seed: int) -> lis
 
 
 def _worth_a_look(result: Evaluation, stages: list[int]) -> list[int]:
-    """Robots in different mazes, one kind after another: of usual first attempts; then the one that failed most."""
+    """Chooses robots in different mazes: some with usual first attempts, kind by kind, and the one that failed most."""
     exam, robots = result.exam, result.robots
     first_M = result.stages[0].steps_MZ[:, 0] / exam.shortest_M
     found_Q = np.sum([result.stages[stage].success_MZ for stage in stages], axis=0).reshape(-1)
@@ -91,7 +91,7 @@ def _shown(result: Evaluation, stages: list[int], robot: int, routes: list[Route
 
 
 def _route(walk: Walk, mazes: Mazes, robot: int) -> Route:
-    """The first of the attempts that a robot made in one stage; or, if one failed, the first that did."""
+    """Returns the first attempt that a robot made in one stage; or, if some failed, the first of these."""
     each = len(walk.length_W) // len(mazes)
     found_W = mazes.cell_C[walk.end_W[robot * each : (robot + 1) * each]] == EXIT
     attempt = robot * each + int(found_W.argmin())
@@ -102,7 +102,7 @@ def _route(walk: Walk, mazes: Mazes, robot: int) -> Route:
 
 
 def shortest_route(maze: Mazes) -> Route:
-    """A shortest way through one maze: always on to a cell that is nearer to an exit."""
+    """Finds a shortest way through one maze: it always goes on to a cell that is nearer to an exit."""
     steps_C: npt.NDArray[np.int32] = to_exit(maze)
     cells = [int(maze.start_M[0])]
     while steps_C[cells[-1]]:

@@ -3,8 +3,8 @@
     DIR/learner/learner.key_secret   the learner's pair        DIR/NAME/learner.key        the learner's public key
     DIR/learner/allowed/NAME.key     who may connect           DIR/NAME/actor.key_secret   that actor's pair
 
-The files are in the format of `zmq.auth`; keys are z85, 40 characters. `deploy.keys` makes them. Whoever can change
-what is in these directories decides who may connect, so they must be this user's own, or root's.
+The files are in the format of `zmq.auth`; keys are z85, 40 characters. `clew keys` makes them. Whoever can change what
+is in these directories decides who may connect, so they must be this user's own, or root's.
 """
 
 from __future__ import annotations

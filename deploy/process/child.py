@@ -1,7 +1,7 @@
-"""What `deploy.local` starts: a learner or an actor that never outlives its parent.
+"""A process that `deploy.process.fleet` starts: a learner or an actor that never outlives its parent.
 
-Its job comes as one line of JSON on standard input. When that pipe closes, the parent is gone, whatever
-ended it. The arguments mean nothing; they tell people which process is which.
+Its job comes as one line of JSON on standard input. When that pipe closes, the parent is gone, whatever ended it. The
+arguments mean nothing to the process; they tell people which process is which.
 """
 
 from __future__ import annotations
@@ -18,27 +18,30 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from deploy import logs
-from deploy.heap import keep_freed_memory
-from deploy.local import LEARNER_GRACE_S
-from deploy.status import LOOPBACK, serve
+from deploy.process import logs
+from deploy.process.fleet import LEARNER_GRACE_S
+from deploy.process.heap import keep_freed_memory
+from deploy.process.roles import run_actor, run_learner
+from deploy.process.status import LOOPBACK
 from protocol.config import ClewError, Config
 
 ACTOR_NICENESS = 10  # where cores are few, actors give way to the learner, which all wait for
 
 
 def main() -> None:
+    """Reads the job, does it, and ends the process."""
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=end_with_parent, daemon=True).start()
     sys.path += [folder for folder in job.pop("path", ()) if folder not in sys.path]
     keep_freed_memory()
     logs.configure("text", job["role"], logging.WARNING)
     code = ROLES[job.pop("role")](**job)
-    # All is saved and told. What Python does at its own end takes seconds after torch, and more on a busy machine.
+    # Everything is saved and told. Python's own end takes seconds after torch, and more on a busy machine.
     os._exit(code)
 
 
 def end_with_parent() -> None:
+    """Waits until the parent is gone; then asks this process to stop, and ends it where that takes too long."""
     while os.read(0, 1):  # not sys.stdin: a thread that waits there would hold its lock at exit
         pass
     os.kill(os.getpid(), signal.SIGTERM)
@@ -47,14 +50,13 @@ def end_with_parent() -> None:
 
 
 def learn(config: dict[str, Any], run_dir: str, bind: str, device: str, resume: bool, metrics_port: int | None) -> int:
-    from learner.learner import Learner, find_device, live
+    """Runs the learner and returns the exit code."""
+    from learner.learner import find_device
 
     try:
         settings = Config.model_validate(config)
-        one = Learner(settings, Path(run_dir), bind, find_device(device), resume, on_update=tell)
-        readiness, targets = (lambda: one.is_ready), (lambda: one.targets)
-        with serve(metrics_port, one.metrics.registry, readiness, targets):
-            live(one)
+        where = find_device(device)
+        run_learner(settings, Path(run_dir), bind, where, resume, on_update=tell, metrics_port=metrics_port)
     except ClewError as error:
         tell({"error": str(error)})
         return 2
@@ -62,20 +64,16 @@ def learn(config: dict[str, Any], run_dir: str, bind: str, device: str, resume: 
 
 
 def tell(record: dict[str, Any]) -> None:
-    """One update, or an error that the user can mend, as a line to the parent."""
+    """Sends the parent a line: one update, or an error that the user can mend."""
     with suppress(BrokenPipeError):
         print(json.dumps(record), flush=True)
 
 
 def act(connect: str, name: str, metrics_port: int | None, modules: list[str]) -> int:
-    from actors.actor import Actor, live
-
+    """Runs an actor and returns the exit code."""
     os.nice(ACTOR_NICENESS)
     try:
-        one = Actor(connect, name, modules=modules)
-        with serve(metrics_port, one.metrics.registry, lambda: one.is_ready) as server:
-            one.metrics_at = f"{LOOPBACK}:{server.port}" if server else ""
-            live(one)
+        run_actor(connect, name, modules=modules, metrics_port=metrics_port, known_host=LOOPBACK)
     except ClewError as error:
         print(error, file=sys.stderr)
         return 2

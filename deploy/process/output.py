@@ -1,4 +1,4 @@
-"""Standard output of the commands: on a console of any encoding, on a full disk, or where nobody reads any more."""
+"""Standard output that works on a console of any encoding, on a full disk, and where nobody reads any more."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rich.console import Console, RenderableType
 
 from protocol.config import ClewError
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output and nothing else there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
 
 
 class OutputError(ClewError):
-    """Standard output takes nothing more."""
+    """Standard output cannot be written to any more."""
 
     def __init__(self, error: OSError) -> None:
         self.is_unread = error.errno == errno.EPIPE  # the reader has left, as `head` does
@@ -26,7 +26,7 @@ class OutputError(ClewError):
 
 
 class Output(TextIOWrapper):
-    """Standard output. What its encoding lacks is shown as a question mark; what cannot be written is an OutputError.
+    """Standard output that shows a `?` for what its encoding lacks, and raises OutputError where it cannot be written.
 
     After the first error, all further output goes nowhere.
     """
@@ -44,19 +44,20 @@ class Output(TextIOWrapper):
             raise self._ended(error) from None
 
     def _ended(self, error: OSError) -> OutputError:
+        """Sends all further output nowhere, and returns the error to raise."""
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), self.fileno())
         return OutputError(error)
 
 
 def show(table: RenderableType) -> None:
-    """On the terminal; elsewhere in lines of a fixed width."""
+    """Prints a table as wide as the terminal, or 100 columns wide where there is none."""
     console = Console()
     Console(width=None if console.is_terminal else 100).print(table)
 
 
 def take_over() -> None:
-    """From here on standard output is an `Output`, and standard error, too, shows what its encoding lacks as `?`."""
+    """Makes standard output an `Output`, and standard error show a `?` for what its encoding lacks."""
     out = sys.stdout
     if isinstance(out, TextIOWrapper):
         sys.stdout = Output(out.buffer, out.encoding, "replace", None, out.line_buffering, out.write_through)

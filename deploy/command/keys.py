@@ -1,4 +1,4 @@
-"""`clew keys`: makes the keys of the links, and says who may connect."""
+"""`clew keys`: makes the keys of the links, and decides who may connect."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ import zmq
 from protocol.config import ClewError
 from protocol.wire.keys import NAME, key_pair, names_in, read_allowed, require_own
 
-app = typer.Typer(help="Keys of the learner and its actors.", no_args_is_help=True)
+app = typer.Typer(help="Make and revoke the keys of the learner and its actors.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Of an actor, or of a machine's actors.")]
-Keys = Annotated[Path, typer.Option("--keys", metavar="DIR", help="Where `clew keys new` put them.")]
+Name = Annotated[str, typer.Argument(help="The name of an actor, or of a machine's actors.")]
+Keys = Annotated[Path, typer.Option("--keys", metavar="DIR", help="The directory that `clew keys new` made.")]
 HERE = Path("keys")
 
 
 @app.command()
 def new(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory.")] = HERE) -> None:
-    """Make a learner's key, and one for its first actors, named `actor`."""
+    """Make a key for the learner, and one for its first actors, named `actor`."""
     learner, actor = folder / "learner", folder / "actor"
     with mendable(folder):
         for party in filter(Path.exists, (learner, actor)):
@@ -80,7 +80,7 @@ def revoke(name: Name, folder: Keys = HERE) -> None:
 
 @app.command("list")
 def list_them(folder: Keys = HERE) -> None:
-    """Whose keys may connect, and the public key of each."""
+    """List the names whose keys may connect, and the public key of each."""
     with mendable(folder):
         names, faults = read_allowed(allowed(folder))
     for public, name in names.items():
@@ -90,7 +90,7 @@ def list_them(folder: Keys = HERE) -> None:
 
 
 def allowed(folder: Path) -> Path:
-    """Where it stands who may connect; ClewError where `folder` holds no keys."""
+    """Returns the directory that lists who may connect; ClewError where `folder` holds no keys."""
     if (folder / "learner" / "allowed").is_dir():
         return folder / "learner" / "allowed"
     if (folder / "allowed").is_dir():
@@ -99,7 +99,7 @@ def allowed(folder: Path) -> Path:
 
 
 def allow(folder: Path, name: str) -> None:
-    """Makes DIR/NAME, and only then lets it in: what is half-made is never allowed."""
+    """Makes DIR/NAME, and allows it only then: a key that is half made is never allowed."""
     learner, _ = key_pair(folder / "learner", "learner")
     public, secret = zmq.curve_keypair()
     with unfinished(folder) as made:
@@ -112,7 +112,7 @@ def allow(folder: Path, name: str) -> None:
 
 
 def write(path: Path, public: bytes, secret: bytes | None = None) -> None:
-    """As `zmq.auth` would, but that a secret is its owner's alone from its first moment, whatever the umask."""
+    """Writes a key file as `zmq.auth` would, but only its owner can ever read a secret, whatever the umask."""
     mode = 0o600 if secret else 0o644
     lines = ["metadata", "curve", f'    public-key = "{public.decode()}"']
     if secret:
@@ -126,12 +126,13 @@ def write(path: Path, public: bytes, secret: bytes | None = None) -> None:
 
 
 def tell(actor: Path) -> None:
+    """Prints how an actor's key is used."""
     print(f"an actor's: copy {quote(str(actor))} to its machine, clew actor --keys {quote(str(actor))}")
 
 
 @contextmanager
 def unfinished(folder: Path) -> Iterator[Path]:
-    """A directory of its owner's alone, to be renamed when all is in it; gone if that does not happen."""
+    """Makes a directory that only its owner can read, to be renamed once it is whole; else it is removed."""
     made = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
     try:
         yield made
@@ -141,7 +142,7 @@ def unfinished(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def mendable(folder: Path) -> Iterator[None]:
-    """What the file system refuses is said in one line."""
+    """Makes a ClewError of one line of what the file system refuses."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,7 @@
-"""`clew doctor`: is this machine, and the way to the learner, as an actor needs them? Every wait has a limit."""
+"""`clew doctor`: examines whether this machine, and the way to the learner, are as an actor needs them.
+
+Every wait has a limit.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from deploy.command.options import Keys
 from protocol.config import ClewError
 from protocol.wire import descriptors
 from protocol.wire.address import Address
@@ -33,7 +40,7 @@ FILES_PER_ACTOR = 2
 class Finding:
     """One line of the report."""
 
-    about: str
+    about: str  # what was examined, in a word or two
     is_fine: bool
     found: str
     remedy: str = ""
@@ -43,8 +50,20 @@ class Finding:
         return line if self.is_fine else f"{line}; {self.remedy}"
 
 
+def doctor(
+    connect: Annotated[str | None, typer.Option(help="A learner's address, as an actor would use it.")] = None,
+    keys: Keys = None,
+) -> None:
+    """Examine this machine and the way to a learner, a line each; exit code 1 where anything fails."""
+    failed = False
+    for finding in examine(connect, keys):
+        print(finding, flush=True)
+        failed |= not finding.is_fine
+    raise typer.Exit(int(failed))
+
+
 def examine(connect: str | None, keys: Path | None) -> Iterator[Finding]:
-    """What is found, one after another; ends at the first thing that makes the rest impossible."""
+    """Yields one finding after another; ends at the first that makes the rest impossible."""
     yield torch_device()
     yield open_files()
     if connect is None:
@@ -64,7 +83,7 @@ def examine(connect: str | None, keys: Path | None) -> Iterator[Finding]:
 
 
 def torch_device() -> Finding:
-    """A learner needs torch, and an actor does not."""
+    """Finds torch, which a learner needs and an actor does not."""
     if not find_spec("torch"):
         can = "this machine can run actors, and no learner (for one, pip install 'clew[learner]')"
         return Finding("torch", True, f"not installed: {can}")
@@ -76,7 +95,7 @@ def torch_device() -> Finding:
 
 
 def open_files() -> Finding:
-    """A learner needs a few for each actor."""
+    """Finds how many files may be open at once: a learner needs a few for each actor."""
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)  # to which a learner raises what it may open
     limit = descriptors.MOST if limit == resource.RLIM_INFINITY else min(limit, descriptors.MOST)
     served = (limit - 50) // FILES_PER_ACTOR
@@ -85,7 +104,7 @@ def open_files() -> Finding:
 
 
 def reach(about: str, address: Address) -> Finding:
-    """Whether anybody listens there."""
+    """Finds whether anybody listens at an address."""
     began = time.monotonic()
     if found := fault(address):
         return Finding(about, False, found, REMEDY)
@@ -93,7 +112,7 @@ def reach(about: str, address: Address) -> Finding:
 
 
 def visit(links: ActorLinks, address: Address, encrypted: bool) -> Iterator[Finding]:
-    """What the learner says to an actor that wants no work."""
+    """Joins the learner as an actor that wants no work, and yields what its answers tell."""
     deadline = time.monotonic() + HANDSHAKE_S
     while not (links.connection or links.trouble) and time.monotonic() < deadline:
         links.receive(0.1)
@@ -121,7 +140,7 @@ def visit(links: ActorLinks, address: Address, encrypted: bool) -> Iterator[Find
 
 
 def theta(links: ActorLinks, welcome: Welcome, address: Address) -> Finding:
-    """Both ways on which theta comes."""
+    """Tries both ways on which theta comes."""
     published = reach("theta", address.theta(welcome.theta_port))
     if not published.is_fine:
         return published
@@ -134,14 +153,14 @@ def theta(links: ActorLinks, welcome: Welcome, address: Address) -> Finding:
 
 
 def clock(ahead_s: float, error_s: float) -> Finding:
-    """No decision of clew depends on it, but people read two logs side by side."""
+    """Compares the clocks. No decision of clew depends on them, but people read two logs side by side."""
     way = "ahead" if ahead_s > 0 else "behind"
     found = f"the learner's is {abs(ahead_s):.3f} s {way}, to within {error_s:.3f} s"
     return Finding("clock", abs(ahead_s) < CLOCK_S + error_s, found, "set both clocks by NTP")
 
 
 def ask(links: ActorLinks, question: Message, kinds: tuple[type[Message], ...]) -> Message | None:
-    """The first answer of one of these kinds, if any comes in time."""
+    """Sends a question, and returns the first answer of one of these kinds, or None where none comes in time."""
     links.send(encode(question))
     deadline = time.monotonic() + ANSWER_S
     while time.monotonic() < deadline:

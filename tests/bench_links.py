@@ -1,7 +1,8 @@
-"""`clew bench --links`: what the links and the clerk bear, without the learner's mathematics.
+"""Measures what the links and the clerk bear without the learner's mathematics: `python -m tests.bench_links [ACTORS]`.
 
-A real clerk over real sockets in one process; all simulated actors in another, which answers every lease with the same
-recorded rollouts. Once the actors only listen, for memory and the way of theta; once they work.
+A real clerk over real sockets runs in one process; all simulated actors, 1,000 if not said otherwise, in another, which
+answers every lease with the same recorded rollouts. First the actors only listen, for memory and the way of theta; then
+they work. It takes two minutes, and prints one JSON object.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
@@ -25,11 +26,10 @@ from typing import Any
 import msgpack
 import numpy as np
 import zmq
-from rich import box
-from rich.table import Table
 
-from deploy import keys as keyring
-from deploy.heap import keep_freed_memory
+from deploy.command import keys as keyring
+from deploy.process.heap import keep_freed_memory
+from deploy.process.versions import context
 from learner.clerk import Clerk
 from protocol.config import ClewError, Config
 from protocol.wire.address import Address
@@ -51,7 +51,7 @@ Figures = dict[str, Any]
 
 
 def bench(actors: int) -> Figures:
-    """Figures without keys and with them, as `clew bench --links --json` prints them."""
+    """Measures without keys and with them."""
     with TemporaryDirectory(prefix="clew-bench-") as folder:
         with redirect_stdout(StringIO()):
             keyring.new(Path(folder) / "keys")
@@ -66,22 +66,22 @@ def bench(actors: int) -> Figures:
 
 
 def measure(what: str, actors: int, keys: str | None) -> Figures:
-    """The learner's side in a process of its own, so that its memory is its own."""
+    """Runs the learner's side in a process of its own, so that its memory is its own."""
     job = json.dumps([what, actors, keys])
     done = subprocess.run(
-        [sys.executable, "-m", "deploy.bench_links", "learner", job],
+        [sys.executable, "-m", "tests.bench_links", "learner", job],
         stdout=subprocess.PIPE,
         text=True,
         timeout=2 * PATIENCE_S,
     )
     if done.returncode:
-        sys.exit(done.returncode)  # it has said why
+        sys.exit(done.returncode)  # it has printed why
     figures: Figures = json.loads(done.stdout)
     return figures
 
 
 def config_of(leases: int, lag: int = 1) -> Config:
-    """Leases of about 20 kB, so many to a batch, of which lag + 1 are open at a time."""
+    """Makes a config of leases of about 20 kB, so many to a batch, of which lag + 1 batches are open at a time."""
     run = {"mazes": MAZES * leases, "mazes_per_lease": MAZES, "lag": lag}
     endless = {"updates": 10**9, "lease_timeout_s": PATIENCE_S}
     maze = {"family": "perfect", "side": 9}
@@ -89,7 +89,7 @@ def config_of(leases: int, lag: int = 1) -> Config:
 
 
 def recorded() -> Rollouts:
-    """What answers every lease. The learner looks at the rules of the mazes, not at where they come from."""
+    """Returns what answers every lease. The learner checks the rules of the mazes, not where they come from."""
     from actors.actor import work_on
     from protocol.learning.inner import initial_theta
 
@@ -97,28 +97,11 @@ def recorded() -> Rollouts:
     return work_on(Lease(0, 0, 0, 0, (0, 0, 0), PATIENCE_S), initial_theta(config), config)
 
 
-def report(figures: Figures) -> Table:
-    """The same for people."""
-    table = Table("", "without keys", "with keys", box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0))
-    rows: list[tuple[str, Callable[[Figures], str]]] = [
-        ("leases/s", lambda mode: f"{mode['leases_per_s']:,.0f}"),
-        ("rollouts MB/s", lambda mode: f"{mode['rollouts_bytes_per_s'] / 1e6:.0f}"),
-        ("learner CPU per lease, us", lambda mode: f"{mode['learner_cpu_per_lease_s'] * 1e6:.0f}"),
-        ("memory per idle actor, kB", lambda mode: f"{mode['idle_actor_bytes'] / 1e3:.0f}"),
-        ("update to theta at the last actor, p50, s", lambda mode: f"{mode['theta_p50_s']:.3f}"),
-        ("the same, p99, s", lambda mode: f"{mode['theta_p99_s']:.3f}"),
-    ]
-    for name, cell in rows:
-        table.add_row(name, cell(figures["plain"]), cell(figures["curve"]))
-    sizes = f"a lease {figures['lease_bytes']:,} bytes, theta {figures['theta_bytes']:,}"
-    table.caption = f"{figures['actors']:,} actors; {sizes}"
-    return table
-
-
 # The learner's side
 
 
 def learner(what: str, actors: int, keys: str | None) -> Figures:
+    """Measures a clerk while the actors "listen" or "work"."""
     keep_freed_memory()
     allow_open_files(2 * actors + FILES)
     listens = what == "listen"
@@ -130,7 +113,7 @@ def learner(what: str, actors: int, keys: str | None) -> Figures:
     clerk.start()
     job = json.dumps([what, actors, keys, str(links.address)])
     pipe = subprocess.PIPE
-    command = [sys.executable, "-m", "deploy.bench_links", "actors", job]
+    command = [sys.executable, "-m", "tests.bench_links", "actors", job]
     crowd = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
     published: list[float] = []  # when each version was, from 1
 
@@ -168,12 +151,12 @@ def learner(what: str, actors: int, keys: str | None) -> Figures:
 
 
 def working(clerk: Clerk) -> Figures:
-    """What answered leases cost, in windows of time."""
+    """Measures what answered leases cost, in windows of time."""
     lease_bytes = sum(map(len, encode(recorded())))
     deadline = time.monotonic() + PATIENCE_S
     while clerk.standing.bytes["received"] < WARM_UP * lease_bytes:
         if not clerk.is_alive or time.monotonic() > deadline:
-            raise ClewError("the simulated actors did not get to work in time; try fewer with --actors")
+            raise ClewError("the simulated actors did not get to work in time; try fewer")
         time.sleep(0.1)
     leases_per_s, cpu_s = [], []
     for _ in range(WINDOWS):
@@ -191,17 +174,18 @@ def working(clerk: Clerk) -> Figures:
 
 
 def resident_bytes() -> int:
+    """Returns the memory that this process has now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 
 
 def allow_open_files(count: int) -> None:
-    """As many as it takes, if the system lets us."""
+    """Lets this process open `count` files at once, if the system does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count:
         if hard != resource.RLIM_INFINITY and hard < count:
             raise ClewError(
-                f"{count} files must be open at once, but only {hard} may; run `ulimit -Hn {count}`, or lower --actors"
+                f"{count} files must be open at once, but only {hard} may; run `ulimit -Hn {count}`, or try fewer"
             )
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
@@ -228,7 +212,7 @@ class Crowd:
         self._leases: deque[tuple[Link, Lease]] = deque()
 
     def work(self) -> None:
-        """Answers leases for ever."""
+        """Answers leases until the process is killed."""
         self._join(capacity=2)
         while True:
             self._hear(0.1)
@@ -236,7 +220,7 @@ class Crowd:
                 self._answer()
 
     def listen(self) -> None:
-        """Says when all are there; then when each version has reached the last of them."""
+        """Prints when all are there; then when each version has reached the last of them."""
         self._join(capacity=0)
         print("all are there", flush=True)
         sys.stdin.readline()
@@ -256,7 +240,7 @@ class Crowd:
         sys.stdin.readline()
 
     def _join(self, capacity: int) -> None:
-        """All say Hello, and follow theta."""
+        """Makes all actors say Hello and follow theta."""
         for link in self._links:
             link.connect(str(self._address))
             link.send_multipart(encode(Hello(CONTRACT, "simulated", capacity, "")))
@@ -288,31 +272,33 @@ class Crowd:
                         self._port = port
 
     def _answer(self) -> None:
-        """As `encode` would, but for the arrays, which are always the same."""
+        """Sends what `encode` would make, but the arrays, which are always the same, are encoded once."""
         link, lease = self._leases.popleft()
         at = {name: getattr(lease, name) for name in ("batch", "chunk", "issue", "version")}
         send_all(link, [msgpack.packb((self._kind, {**self._fields, **at}, self._declared)), *self._arrays])
 
 
 def waiting(link: Link) -> Iterator[list[bytes]]:
-    """The messages that are there."""
+    """Yields the messages that have come."""
     with suppress(zmq.Again):
         while True:
             yield link.recv_multipart(zmq.NOBLOCK)
 
 
-def main() -> None:
-    role, job = sys.argv[1], json.loads(sys.argv[2])
-    if role == "actors":
-        what, *given = job
-        getattr(Crowd(*given), what)()
-        return
+def main(role: str = "1000", job: str = "") -> None:
+    """Prints the figures for a number of actors; or does the job of one of the processes that this takes."""
     try:
-        print(json.dumps(learner(*job)))
+        if role == "learner":
+            print(json.dumps(learner(*json.loads(job))))
+        elif role == "actors":
+            what, *given = json.loads(job)
+            getattr(Crowd(*given), what)()
+        else:
+            print(json.dumps({**context(), **bench(int(role))}))
     except ClewError as error:
         print(f"clew: {error}", file=sys.stderr)
         sys.exit(2)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

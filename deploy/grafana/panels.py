@@ -1,5 +1,6 @@
-"""The dashboard as a picture, without a Grafana: `python -m deploy.panels http://127.0.0.1:9090 PICTURE.png [MINUTES]`.
+"""Draws the dashboard as a picture, without a Grafana.
 
+`python -m deploy.grafana.panels http://127.0.0.1:9090 PICTURE.png [MINUTES]`: the last 30 minutes if none are given.
 What is shown, and where, is read from deploy/grafana/dashboards/clew.json; the figures come from a running Prometheus.
 """
 
@@ -25,7 +26,7 @@ from matplotlib.ticker import EngFormatter, PercentFormatter, StrMethodFormatter
 Json = dict[str, Any]
 Values = npt.NDArray[np.float64]
 
-DASHBOARD = Path(__file__).parent / "grafana/dashboards/clew.json"
+DASHBOARD = Path(__file__).parent / "dashboards/clew.json"
 RATE_INTERVAL = "20s"  # as Grafana has it: four scrapes
 POINTS = 300  # along the time axis
 BYTES = EngFormatter("B")
@@ -33,14 +34,14 @@ UNITS = {"percentunit": PercentFormatter(1.0), "s": EngFormatter("s"), "bytes": 
 
 
 class Prometheus:
-    """The last `minutes` of it."""
+    """The last `minutes` of what a Prometheus has stored."""
 
     def __init__(self, url: str, minutes: float) -> None:
         self._url, self._end, self._step_s = url, time.time(), 60 * minutes / POINTS
         self.minutes = np.linspace(-minutes, 0, POINTS + 1)  # from now
 
     def over_time(self, promql: str) -> Iterator[tuple[Json, Values]]:
-        """The labels of each series, and its values at `minutes`."""
+        """Yields the labels of each series, and its values at `minutes`."""
         start = self._end - POINTS * self._step_s
         for series in self._ask("query_range", promql, start=start, end=self._end, step=self._step_s):
             values = np.full(POINTS + 1, np.nan)
@@ -49,6 +50,7 @@ class Prometheus:
             yield series["metric"], values
 
     def now(self, promql: str) -> list[Json]:
+        """Returns the newest value of each series."""
         return self._ask("query", promql, time=self._end)
 
     def _ask(self, what: str, promql: str, **times: float) -> list[Json]:
@@ -59,6 +61,7 @@ class Prometheus:
 
 
 def draw(prometheus: Prometheus, path: Path) -> None:
+    """Draws all panels of the dashboard into one picture."""
     panels = json.loads(DASHBOARD.read_text())["panels"]
     height = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels)
     picture = Figure(figsize=(18, 0.38 * height))
@@ -74,6 +77,7 @@ def draw(prometheus: Prometheus, path: Path) -> None:
 
 
 def _lines(axes: Axes, panel: Json, prometheus: Prometheus) -> None:
+    """Draws the series of a panel over time."""
     defaults, along = panel["fieldConfig"]["defaults"], prometheus.minutes
     custom, below = defaults.get("custom", {}), np.zeros(POINTS + 1)
     drawn: list[Line2D] = []
@@ -100,7 +104,7 @@ def _lines(axes: Axes, panel: Json, prometheus: Prometheus) -> None:
 
 
 def _words(axes: Axes, panel: Json, prometheus: Prometheus) -> None:
-    """The rows of a table, the figures of a stat."""
+    """Writes the rows of a table, or the figures of a stat."""
     axes.axis("off")
     found = [(target, one) for target in panel["targets"] for one in prometheus.now(target["expr"])]
     lines = [f"{_name(target, one['metric'])}: {float(one['value'][1]):,.0f}" for target, one in found]
@@ -119,7 +123,7 @@ def _name(target: Json, labels: Json) -> str:
 
 
 def _overrides(panel: Json, name: str) -> Json:
-    """What is otherwise for one series, by property."""
+    """Returns the properties that the panel overrides for one series."""
     ours = [one for one in panel["fieldConfig"]["overrides"] if one["matcher"]["options"] == name]
     return {change["id"]: change["value"] for one in ours for change in one["properties"]}
 

@@ -1,4 +1,4 @@
-"""A learner and N actors on this machine: started, watched, and ended together."""
+"""Starts a learner and N actors on this machine, watches them, and ends them together."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LEFT_PAUSE_S = 1.0  # an actor that left unharmed was probably told that the run
 
 
 class Fleet:
-    """The processes of one run. `with Fleet(…) as fleet: for record in fleet.updates(): …`"""
+    """The processes of one run: `with Fleet(config, run_dir, actors, device) as fleet`."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Fleet:
         resume: bool = False,
         metrics_port: int | None = None,
     ) -> None:
-        """`metrics_port`: of the learner; each actor then takes any free one."""
+        """Starts all processes. `metrics_port` is the learner's; each actor then takes any free port."""
         self._private = private_folder()
         self._logs = Path(self._private.name)
         address = f"ipc://{self._private.name}/learner"
@@ -80,7 +80,7 @@ class Fleet:
         self._private.cleanup()
 
     def updates(self) -> Iterator[Record | None]:
-        """Every update as it happens; None every TICK_S in which none did. Ends when the learner does."""
+        """Yields every update as it happens, and None after every TICK_S without one; ends when the learner does."""
         while True:
             try:
                 record = self._records.get(timeout=TICK_S)
@@ -95,10 +95,11 @@ class Fleet:
 
     @property
     def actors_alive(self) -> int:
+        """How many actors are running."""
         return sum(post.process.poll() is None for post in self._actors)
 
     def stop(self, in_haste: Callable[[], bool] = lambda: False) -> None:
-        """Everyone ends: asked first, and killed when it takes too long or has to happen `in_haste`."""
+        """Asks every process to end, and kills those that take too long, or the learner where it is `in_haste`."""
         everyone = [(post.process, ACTOR_GRACE_S) for post in self._actors]
         for process, _ in [*everyone, (self._learner, 0.0)]:
             process.terminate()
@@ -109,7 +110,7 @@ class Fleet:
             listener.join()
 
     def raise_for_failure(self) -> None:
-        """Nothing where the learner ended well."""
+        """Raises what ended the learner, unless it ended well."""
         code = self._learner.wait()
         if self._error:
             raise ClewError(self._error)
@@ -118,7 +119,7 @@ class Fleet:
             raise LearnerError(f"the learner {how}; go on from its last checkpoint with --resume")
 
     def _hear(self) -> None:
-        """What the learner's child tells its parent."""
+        """Reads what the learner's process tells its parent, until it ends."""
         assert self._learner.stdout
         with self._learner.stdout as lines:
             for line in lines:
@@ -131,20 +132,20 @@ class Fleet:
         self._records.put(None)
 
     def _relay(self) -> None:
-        """What the learner says to people."""
+        """Prints what the learner writes to standard error, until it ends."""
         assert self._learner.stderr
         with self._learner.stderr as lines:
             for line in lines:
-                with suppress(OSError):  # where nobody hears it, the learner still has somebody to talk to
+                with suppress(OSError):  # where nobody reads it, the learner can still write
                     print(line, end="", file=sys.stderr, flush=True)
 
 
 class LearnerError(Exception):
-    """Not for the user to mend: a bug, a signal, or no memory."""
+    """The learner failed of something that the user cannot mend: a bug, a signal, or too little memory."""
 
 
 def private_folder() -> tempfile.TemporaryDirectory[str]:
-    """A directory for sockets and logs that nobody else may enter; ClewError where there is no place for it."""
+    """Makes a directory for sockets and logs that nobody else may enter; ClewError where there is no place for it."""
     try:
         folder = tempfile.TemporaryDirectory(prefix="clew-")
     except OSError as error:
@@ -161,7 +162,7 @@ def private_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 class Post:
-    """An actor's place: whoever dies there is replaced, at once at first, then after growing pauses."""
+    """The place of an actor. An actor that dies is replaced, at once at first, then after growing pauses."""
 
     def __init__(self, job: Record, logs: Path) -> None:
         self._job = job
@@ -171,12 +172,13 @@ class Post:
         self._fill()
 
     def _fill(self) -> None:
+        """Starts an actor."""
         self._due, self._began = None, time.monotonic()
         with self._log.open("w") as errors:
             self.process = start(self._job, self._log.stem, errors)
 
     def tend(self) -> None:
-        """Notices a death; starts the next actor when its time has come."""
+        """Notices that the actor has died, and starts the next one when its time has come."""
         if self.process.poll() is None:
             return
         now = time.monotonic()
@@ -191,6 +193,7 @@ class Post:
             self._fill()
 
     def _report(self) -> None:
+        """Prints why the actor died, if it did."""
         if self.process.returncode:
             said = self._log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
             how = f"{self._log.stem} died ({ending(self.process.returncode)}: {said[-1]})"
@@ -199,9 +202,9 @@ class Post:
 
 
 def start(job: Record, name: str, errors: int | IO[str]) -> subprocess.Popen[str]:
-    """A child with `job`. It sits in a session of its own, so that Ctrl-C reaches the parent alone."""
+    """Starts a process with `job`, in a session of its own, so that Ctrl-C reaches the parent alone."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "deploy.child", name],
+        [sys.executable, "-m", "deploy.process.child", name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE if job["role"] == "learner" else subprocess.DEVNULL,
         stderr=errors,
@@ -210,14 +213,14 @@ def start(job: Record, name: str, errors: int | IO[str]) -> subprocess.Popen[str
         errors="replace",  # what a child says may be in another encoding than this process expects
     )
     assert process.stdin
-    with suppress(BrokenPipeError):  # dead already; whoever watches it will see
+    with suppress(BrokenPipeError):  # it is dead already, which `Post` and `Fleet` will notice
         process.stdin.write(json.dumps(job) + "\n")
         process.stdin.flush()  # and stays open: its closing tells the child that its parent is gone
     return process
 
 
 def end(process: subprocess.Popen[str], grace_s: float, in_haste: Callable[[], bool] = lambda: False) -> bool:
-    """`process` is over and reaped, after `grace_s` at the latest. Whether it had to be killed."""
+    """Waits for `process`, kills it after `grace_s`, and returns whether that was needed."""
     deadline = time.monotonic() + grace_s
     while process.poll() is None and time.monotonic() < deadline and not in_haste():
         with suppress(subprocess.TimeoutExpired):
@@ -233,4 +236,5 @@ def end(process: subprocess.Popen[str], grace_s: float, in_haste: Callable[[], b
 
 
 def ending(code: int) -> str:
+    """Says how a process ended."""
     return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -1,4 +1,4 @@
-"""glibc's malloc, told to keep what is freed.
+"""Tells glibc's malloc to keep what is freed.
 
 Arrays of a few megabytes, numpy's and torch's alike, are otherwise mapped afresh, and their pages zeroed, at every
 operation: the learner spends a third more time. Elsewhere than on glibc this does nothing.
@@ -13,7 +13,7 @@ TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # parameters of mallopt(
 
 
 def keep_freed_memory() -> None:
-    """For this process, from here on."""
+    """Makes this process keep freed memory from here on."""
     with suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)
         libc.mallopt(MMAP_THRESHOLD, 2**30)

@@ -1,4 +1,4 @@
-"""The process's log: one line per event on standard error, for people (text) or for machines (json).
+"""The log of a process: one line per event on standard error, for people (text) or for machines (json).
 
 `logging.getLogger("clew").info("lease expired", extra={"batch": 3})`. Much of what is logged came over the
 network, so no line ever holds a control character: it can neither forge a line nor drive a terminal.
@@ -32,21 +32,24 @@ def configure(style: Style, role: str, level: int = logging.INFO, **context: str
 
 
 def bind(**context: str | None) -> None:
-    """From now on every line says so; None says no more."""
+    """Adds names and values to every line from now on; a value of None leaves the name out again."""
     _context.update(context)
 
 
 class _Line(logging.Formatter):
+    """Collects what a line tells of an event; its two kinds write it."""
+
     def __init__(self, role: str) -> None:
         super().__init__()
         self._role = role
 
     def _head(self, record: logging.LogRecord) -> dict[str, str]:
+        """Returns what every line begins with."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         return {"time": time.replace("+00:00", "Z"), "level": record.levelname, "role": self._role}
 
     def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        """What the call gave as `extra`, and the traceback where there is one."""
+        """Returns what the call gave as `extra`, and the traceback where there is one."""
         fields = {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
@@ -54,7 +57,7 @@ class _Line(logging.Formatter):
 
 
 class _Text(_Line):
-    """`2026-11-23T03:05:19.123Z INFO learner run=ab12 | lease expired batch=3`."""
+    """Writes lines such as `2026-11-23T03:05:19.123Z INFO learner run=ab12 | lease expired batch=3`."""
 
     def format(self, record: logging.LogRecord) -> str:
         known = {name: value for name, value in _context.items() if value is not None}
@@ -63,7 +66,7 @@ class _Text(_Line):
 
 
 class _Json(_Line):
-    """One object per line; `event` is the message, and what the call says goes before what the process is."""
+    """Writes a JSON object per line; `event` is the message, and fields of the call win over those of the process."""
 
     def format(self, record: logging.LogRecord) -> str:
         head, event = self._head(record), {"event": record.getMessage()}
@@ -73,7 +76,7 @@ class _Json(_Line):
 
 
 def _pairs(fields: dict[str, Any]) -> list[str]:
-    """name=value, quoted where it could be taken for more than one."""
+    """Returns name=value of each field, quoted where a value could be taken for more than one."""
     texts = {name: str(value) for name, value in fields.items()}
     return [
         f"{name}={text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)}"
@@ -82,10 +85,10 @@ def _pairs(fields: dict[str, Any]) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """One line, without control characters or those that turn the direction of text: names of files are anybody's."""
+    """Escapes control characters, and those that turn the direction of text: names of files may hold any."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity."""
+    """Replaces NaN and infinity, which JSON does not know, by None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

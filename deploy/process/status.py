@@ -1,6 +1,6 @@
-"""What a process says of itself over HTTP: /metrics to Prometheus, /healthz to whoever restarts it, and /actors.
+"""Serves the state of a process over HTTP: /metrics for Prometheus, /healthz for whoever restarts it, and /actors.
 
-/actors lists where the actors' own metrics are, as Prometheus' HTTP service discovery wants it:
+/actors lists where the actors' own metrics are, in the form of Prometheus' HTTP service discovery:
 https://prometheus.io/docs/prometheus/latest/http_sd/
 """
 
@@ -33,14 +33,14 @@ log = logging.getLogger("clew")
 
 
 class Answer(NamedTuple):
-    """To one request."""
+    """The answer to one HTTP request."""
 
     status: int
     content_type: str
     body: bytes
 
 
-Page = Callable[[str], Answer]  # of the formats that the client accepts
+Page = Callable[[str], Answer]  # its argument: the formats that the client accepts
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def serve(
     targets: Callable[[], list[str]] | None = None,
     host: str = LOOPBACK,
 ) -> Iterator[Server | None]:
-    """Answers in the background, while the process works; port 0 is any free one, see `Server.port`; None: no server.
+    """Answers in the background, while the process works. Port 0 is any free one, see `Server.port`; None starts none.
 
     `is_ready`, `targets` ("HOST:PORT" of each actor's metrics) and the registry's collectors are called in
     other threads than the caller's.
@@ -74,7 +74,7 @@ def serve(
         ) from None
     thread = Thread(target=server.serve_forever, args=(POLL_S,), name="status", daemon=True)
     thread.start()
-    log.info("metrics on http://%s/metrics", host_port(host, server.port))
+    log.info("metrics are served on http://%s/metrics", host_port(host, server.port))
     try:
         yield server
     finally:
@@ -117,7 +117,7 @@ class Client:
 
 
 class Server(TCPServer):
-    """A thread for every client, and a deadline: who says nothing, or very slowly, keeps none for ever."""
+    """An HTTP server with a thread and a deadline for every client, so that a slow client holds no thread for ever."""
 
     allow_reuse_address = True
     request_queue_size = 128
@@ -132,15 +132,15 @@ class Server(TCPServer):
 
     @property
     def port(self) -> int:
-        """The one that it listens on."""
+        """The port that the server listens on."""
         return int(self.server_address[1])
 
     def get_request(self) -> tuple[Any, Any]:
-        """Strangers on the links may take all their descriptors, and this one is still there."""
+        """Accepts a connection, even where strangers on the links have taken all of their own descriptors."""
         return descriptors.opened(super().get_request)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Makes room for the new client: those who say nothing must not keep out those who ask."""
+        """Makes room for a new client: clients that send nothing must not keep out those that ask."""
         self._clients = [client for client in self._clients if client.thread.is_alive()]
         if len(self._clients) >= CLIENTS:
             oldest = next((client for client in self._clients if not client.has_asked), None)
@@ -151,19 +151,20 @@ class Server(TCPServer):
         return True
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        """Starts a client's thread."""
         client = Client(request, self._answer)
         client.thread.start()
         self._clients.append(client)
 
     def service_actions(self) -> None:
-        """Called after every client, and every POLL_S."""
+        """Hangs up on clients that take too long. It is called after every client, and every POLL_S."""
         now = time.monotonic()
         for client in self._clients:
             if now > client.deadline:
                 client.hang_up()
 
     def server_close(self) -> None:
-        """Leaves no socket and no thread behind."""
+        """Closes all sockets and ends all threads."""
         super().server_close()
         for client in self._clients:
             client.hang_up()
@@ -202,15 +203,15 @@ class Handler(BaseHTTPRequestHandler):
     def _page(self) -> Answer:
         pages, path = self.server.pages, self.path.partition("?")[0]
         if path not in pages:
-            return _text(404, f"nothing is here; there are {', '.join(pages)}")
+            return _text(404, f"there is no such page; there are {', '.join(pages)}")
         try:
             return pages[path](self.headers.get("Accept", ""))
-        except Exception as error:  # a figure that cannot be told ends no training
-            log.error("a request failed", extra={"path": path, "error": repr(error)})
+        except Exception as error:  # a figure that cannot be computed ends no training
+            log.error("a request could not be answered", extra={"path": path, "error": repr(error)})
             return _text(500, "the process failed to answer; its log says why")
 
     def version_string(self) -> str:
         return "clew"
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are not events."""
+        """Logs nothing, since requests are not events."""

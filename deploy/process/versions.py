@@ -1,4 +1,4 @@
-"""Which code is installed here, on what kind of machine."""
+"""Says which code is installed here, and on what kind of machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from protocol.wire.messages import CONTRACT
 
 
 def version_of(package: str) -> str:
-    """The version of an installed package. An image holds clew's sources alone: there the contract names them."""
+    """Returns the version of a package. An image holds only the sources of clew: there the contract names them."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -20,7 +20,7 @@ def version_of(package: str) -> str:
 
 
 def context() -> dict[str, str | int]:
-    """What figures depend on beside the settings."""
+    """Returns what figures depend on beside the settings."""
     return {
         "clew": version_of("clew"),
         "contract": CONTRACT,
@@ -33,10 +33,10 @@ def context() -> dict[str, str | int]:
 
 
 def require(*packages: str) -> None:
-    """A refusal in one line where a package is missing that actors do without."""
+    """Raises ClewError where a package is missing that a learner needs and an actor does not."""
     missing = [name for name in packages if not find_spec(name)]
     if missing:
         raise ClewError(
-            f"{' and '.join(missing)} not found: this machine has what an actor needs, and no more; "
+            f"{' and '.join(missing)} not found: this machine has only what an actor needs; "
             "run pip install 'clew[learner]'"
         )

@@ -1,4 +1,4 @@
-"""How `clew train` shows a run: a live bar on a terminal, a plain line every few seconds elsewhere."""
+"""Shows a run of `clew train`: with a live bar on a terminal, with a plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from deploy.local import Record
-from deploy.output import OutputError
+from deploy.process.fleet import Record
+from deploy.process.output import OutputError
 from protocol.config import Config
 
 WINDOW = 100  # updates that figures are averaged over
@@ -26,7 +26,7 @@ UNITS = {"batches": 1, "attempts": 0, "steps": 0}  # whose speed is shown, with 
 
 
 class Tally:
-    """What the last records of a run say."""
+    """Keeps the last records of a run, and computes the figures that are shown."""
 
     def __init__(self, config: Config, update: int = 0) -> None:
         self.total = config.run.updates
@@ -34,19 +34,19 @@ class Tally:
         self._recent: deque[Record] = deque(maxlen=WINDOW)
 
     def add(self, record: Record) -> None:
-        """One more update."""
+        """Takes the record of one more update."""
         self.update, self.lag = record["update"], record["lag"]
         self._recent.append(record)
 
     def mean(self, figure: str) -> float:
-        """The mean of a figure over the last updates; NaN before the first."""
+        """Returns the mean of a figure over the last updates; NaN before the first."""
         values = [record[figure] for record in self._recent if record[figure] is not None]
         return sum(values) / len(values) if values else math.nan
 
     def per_s(self, figure: str) -> float:
-        """A figure's sum per second of the last updates; of "batches", how many there were.
+        """Returns a figure's sum per second of the last updates; for "batches", how many there were per second.
 
-        The oldest record is left out: the first of all waited for the actors.
+        The oldest record is left out, since the first of a run waited for the actors.
         """
         timed = list(self._recent)[1:]
         seconds = sum(record["seconds"] for record in timed)
@@ -54,26 +54,26 @@ class Tally:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no update has been added yet."""
+        """True where no update has been added yet."""
         return not self._recent
 
     @property
     def is_timed(self) -> bool:
-        """Whether it can say how fast the run is."""
+        """True where it is known how fast the run is."""
         return self.per_s("batches") > 0
 
     @property
     def left(self) -> str:
-        """Time left, as text."""
+        """The time left, as text."""
         if not self.is_timed:
             return "-:--:--"
         return str(timedelta(seconds=round((self.total - self.update) / self.per_s("batches"))))
 
 
 class Display:
-    """Shows a tally. `with display: display.show(tally, actors)`, as often as one likes.
+    """Shows a tally: `with display: display.show(tally, actors)`, as often as needed.
 
-    Where standard output takes nothing more, the run goes on, and what is to be said is said on standard error.
+    Where standard output cannot be written to any more, the run goes on, and lines go to standard error.
     """
 
     def __init__(self, console: Console) -> None:
@@ -94,7 +94,7 @@ class Display:
             self._live.__exit__(*error)
 
     def show(self, tally: Tally, actors: int, now: bool = False) -> None:
-        """One frame or line, unless the last is still fresh and it needs not be `now`, or there is nothing new."""
+        """Shows a frame or a line, unless nothing is new, or the last one is fresh and `now` is false."""
         if not now and time.monotonic() - self._shown_at < self._every_s:
             return
         self._shown_at = time.monotonic()
@@ -114,7 +114,7 @@ class Display:
 
 
 def panel(tally: Tally, actors: int) -> Group:
-    """The live picture: a bar, what is learned, how fast."""
+    """Draws the live picture: a bar, what is learned, and how fast."""
     bar = Table.grid(padding=(0, 2))
     update = f"{tally.update}/{tally.total}"
     bar.add_row(update, ProgressBar(tally.total, tally.update, width=40), f"{tally.left} left")
@@ -127,7 +127,7 @@ def panel(tally: Tally, actors: int) -> Group:
 
 
 def line(tally: Tally, actors: int) -> str:
-    """The same as one line of text."""
+    """Writes what `panel` shows as one line of text."""
     success, ratio = (
         " -> ".join(shown(tally, f"{figure}_{when}") for when in ("before", "after")) for figure in ("success", "ratio")
     )
@@ -138,12 +138,12 @@ def line(tally: Tally, actors: int) -> str:
 
 
 def shown(tally: Tally, figure: str) -> str:
-    """A mean with three digits, or a dash where there is none."""
+    """Writes the mean of a figure with three digits, or a dash where there is none."""
     mean = tally.mean(figure)
     return "-" if math.isnan(mean) else f"{mean:.3f}"
 
 
 def speeds(tally: Tally, actors: int) -> str:
-    """How fast, once that is known; by how many, how late."""
+    """Writes how fast the run is, once that is known, how many actors work for it, and the lag."""
     parts = [f"{tally.per_s(unit):,.{digits}f} {unit}/s" for unit, digits in UNITS.items() if tally.is_timed]
     return "  ".join([*parts, f"actors {actors}", f"lag {tally.lag}"])

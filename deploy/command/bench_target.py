@@ -1,7 +1,7 @@
-"""`clew bench --target`: how long one trains until unseen mazes are walked well after a single attempt.
+"""Measures how long a run trains until unseen mazes are walked well after a single attempt: `clew bench --target`.
 
-A run of `deploy/configs/perfect.toml` is trained from beginning to end, as `clew train` would. Theta is kept every few
-updates, with the time that it took; when the run is over, and no longer disturbed, each is tried on held-out mazes.
+A run of `deploy/configs/perfect.toml` is trained from beginning to end, as `clew train` does. Theta is kept every few
+updates, with the time that it took; each is tried on held-out mazes when the run is over, which this would disturb.
 """
 
 # M mazes, E attempts
@@ -19,14 +19,14 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from deploy.local import Fleet
+from deploy.process.fleet import Fleet
 from learner import checkpoint
 from protocol.config import Config
 from protocol.learning.trial import attempt_and_adapt
 from protocol.world import families
 from protocol.world.maze import Floats, Mazes, shortest_M
 
-CONFIG = Path(__file__).parent / "configs" / "perfect.toml"
+CONFIG = Path(__file__).parent.parent / "configs" / "perfect.toml"
 TARGET = 1.02  # steps over the shortest way after one inner step, to be reached on held-out mazes
 MAZES = 500  # that are held out
 EVERY = 10  # updates between two thetas that are tried
@@ -34,7 +34,7 @@ EVERY = 10  # updates between two thetas that are tried
 
 @dataclass(frozen=True)
 class Kept:
-    """A theta of the run."""
+    """A theta of the run, and when it was reached."""
 
     update: int
     seconds: float  # since the processes of the run were started
@@ -42,7 +42,7 @@ class Kept:
 
 
 def bench(config: Config, actors: int, device: str, target: float = TARGET) -> dict[str, Any]:
-    """Trains once, and says when the target was reached, as `clew bench --target --json` prints it."""
+    """Trains once, and returns when the target was reached, as `clew bench --target --json` prints it."""
     config = Config.model_validate(config.model_dump() | {"run": config.run.model_dump() | {"checkpoint_every": EVERY}})
     kept = list(trained(config, actors, device))
     held_out = families.sample(config.maze, MAZES, np.random.default_rng([0, 0x7A26]), held_out=True)
@@ -64,7 +64,7 @@ def bench(config: Config, actors: int, device: str, target: float = TARGET) -> d
 
 
 def trained(config: Config, actors: int, device: str) -> Iterator[Kept]:
-    """The thetas of a run in a directory of its own, as they come."""
+    """Trains a run in a directory of its own, and yields its thetas as they come."""
     began = time.monotonic()
     with (
         TemporaryDirectory(prefix="clew-bench-") as folder,
@@ -81,7 +81,7 @@ def trained(config: Config, actors: int, device: str) -> Iterator[Kept]:
 
 
 def ratio_after_one(kept: Kept, mazes: Mazes, config: Config) -> float:
-    """Steps over those of the shortest way, after one inner step; a failed attempt counts as its horizon."""
+    """Returns steps ÷ shortest way after one inner step; a failed attempt counts as its horizon."""
     rng = np.random.default_rng([kept.update, 0x7A26])
     length_W = attempt_and_adapt(kept.theta_P, mazes, rng, config).walks[1].length_W
     attempts = len(length_W) // len(mazes)
@@ -89,7 +89,7 @@ def ratio_after_one(kept: Kept, mazes: Mazes, config: Config) -> float:
 
 
 def report(figures: dict[str, Any]) -> Table:
-    """The same for people."""
+    """Makes a table of the figures, for people."""
     table = Table("update", "seconds", "steps ÷ shortest after one", box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0))
     for point in figures["curve"]:
         table.add_row(str(point["update"]), f"{point['seconds']:.1f}", f"{point['ratio']:.3f}")

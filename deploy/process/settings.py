@@ -1,9 +1,11 @@
-"""One Config from TOML file < CLEW_… environment < command line; what cannot be used is said in one line."""
+"""Makes one Config of a TOML file, CLEW_… variables and the command line, each over the former.
+
+What cannot be used is an error of one line that says where it came from and how to mend it.
+"""
 
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 import reprlib
@@ -16,7 +18,6 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from deploy.logs import printable
 from protocol.config import ClewError, Config, is_of_first_design
 
 PREFIX = "CLEW_"
@@ -31,19 +32,19 @@ shortened = _short.repr  # of a value: not all of one that is very long or very 
 
 @dataclass(frozen=True)
 class Settings:
-    """A config, and where what differs from the defaults was set."""
+    """A config, and where each setting that is no default comes from."""
 
     config: Config
     origins: Mapping[str, str]  # by setting, as "maze.side": a file, a CLEW_… variable, --set, or the resumed run
 
 
 def load(file: Path | None, assignments: Sequence[str] = (), base: Config | None = None) -> Config:
-    """`base`, the config of `file`, the environment, `assignments` ("maze.side=13"), each over the former."""
+    """Merges `base`, `file`, the environment and `assignments` such as "maze.side=13", each over the former."""
     return gather(file, assignments, base).config
 
 
 def gather(file: Path | None, assignments: Sequence[str] = (), base: Config | None = None) -> Settings:
-    """The same as `load`, with the origin of every setting."""
+    """Does what `load` does, and returns the origin of every setting as well."""
     tree, origins = _merged(
         (base.model_dump() if base else {}, lambda _: "the run's own config"),
         (from_file(file) if file else {}, lambda _: str(file)),
@@ -54,7 +55,7 @@ def gather(file: Path | None, assignments: Sequence[str] = (), base: Config | No
 
 
 def validated(tree: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> Config:
-    """The config that a tree of settings stands for; ClewError, in one line, where there is none."""
+    """Returns the config of a tree of settings; ClewError, in one line, where the tree is not valid."""
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -62,7 +63,7 @@ def validated(tree: Mapping[str, Any], origins: Mapping[str, str] | None = None)
 
 
 def from_file(path: Path) -> Tree:
-    """What a TOML file says."""
+    """Reads a TOML file."""
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte-order mark
     except OSError as error:
@@ -80,7 +81,7 @@ def from_file(path: Path) -> Tree:
 
 
 def from_environment() -> Tree:
-    """What CLEW_… variables say. An unknown one is an error: a setting misspelt must not pass unseen."""
+    """Reads the CLEW_… variables. An unknown one is an error: a setting misspelt must not pass unseen."""
     tree: Tree = {}
     known = {variable(f"{section}.{key}"): (section, key) for section in SECTIONS for key in keys_of(section)}
     for name, value in os.environ.items():
@@ -95,12 +96,12 @@ def from_environment() -> Tree:
 
 
 def variable(name: str) -> str:
-    """The variable that sets a setting: CLEW_MAZE__SIDE of "maze.side"."""
+    """Returns the variable of a setting: CLEW_MAZE__SIDE for "maze.side"."""
     return PREFIX + name.replace(".", "__", 1).upper()
 
 
 def from_command_line(assignments: Sequence[str]) -> Tree:
-    """{"maze": {"side": "13"}} of "maze.side=13"."""
+    """Returns the tree of some assignments: {"maze": {"side": "13"}} for "maze.side=13"."""
     tree: Tree = {}
     for assignment in assignments:
         path, _, value = assignment.partition("=")
@@ -112,7 +113,7 @@ def from_command_line(assignments: Sequence[str]) -> Tree:
 
 
 def _merged(*layers: tuple[Tree, Callable[[str], str]]) -> tuple[Tree, dict[str, str]]:
-    """All layers, key by key; a later one wins. And where each setting comes from, as its layer says."""
+    """Merges layers key by key, of which a later one wins; returns also the origin of each setting."""
     tree: Tree = {}
     origins: dict[str, str] = {}
     for layer, origin in layers:
@@ -125,20 +126,8 @@ def _merged(*layers: tuple[Tree, Callable[[str], str]]) -> tuple[Tree, dict[str,
     return tree, origins
 
 
-def as_toml(settings: Settings) -> str:
-    """Every setting, and behind it where its value comes from; the text can serve as a config file."""
-    lines: list[str] = []
-    for section, values in settings.config.model_dump(mode="json").items():
-        lines.append(f"[{section}]")
-        for key, value in values.items():
-            origin = settings.origins.get(f"{section}.{key}", "default")
-            lines.append(f"{f'{key} = {json.dumps(value, ensure_ascii=False)}':40}  # {printable(origin)}")
-        lines.append("")
-    return "\n".join(lines[:-1])
-
-
 def explain(detail: ErrorDetails, origins: Mapping[str, str] | None = None) -> str:
-    """What came, what was wanted, how to mend it, of one validation error; with the file or variable to mend it in."""
+    """Says what came, what was wanted, how to mend it, and in which file or variable, of one validation error."""
     sentence = _sentence(detail)
     for name, origin in (origins or {}).items():
         ends = [found.end() for found in re.finditer(rf"\b{re.escape(name)}\b", sentence)]
@@ -148,7 +137,7 @@ def explain(detail: ErrorDetails, origins: Mapping[str, str] | None = None) -> s
 
 
 def _sentence(detail: ErrorDetails) -> str:
-    """What came, what was wanted, how to mend it."""
+    """Says what came, what was wanted, and how to mend it."""
     path = [str(part) for part in detail["loc"]]
     name, parents = ".".join(path), path[:-1]
     if detail["type"] == "value_error":  # ours: a whole sentence already
@@ -164,10 +153,10 @@ def _sentence(detail: ErrorDetails) -> str:
 
 
 def keys_of(section: str) -> list[str]:
-    """The keys of one section of the tree."""
+    """Returns the keys of a section of the config."""
     return list(getattr(SECTIONS[section].annotation, "model_fields", {}))
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """What was probably meant by `name`, or nothing."""
+    """Returns the known name that is most like `name`, or "" where none is like it."""
     return next(iter(difflib.get_close_matches(name, sorted(known), n=1)), "")

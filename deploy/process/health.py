@@ -1,7 +1,7 @@
-"""`python -m deploy.health [PORT]`: exit code 0 where /healthz says 200. An image's health check.
+"""The health check of the images: `python -m deploy.process.health [PORT]` has exit code 0 where /healthz says 200.
 
-Without a port it asks the one on which this container's processes listen: an actor may serve its metrics on any
-free one. It imports next to nothing, since it runs every few seconds.
+Without a port it asks every port on which this container's processes listen, since an actor may serve its metrics on
+any free one. It imports very little, since it runs every few seconds.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ TIMEOUT_S = 4.0
 
 
 def main() -> None:
+    """Ends the process with exit code 0 where one of the ports is well, and 1 where none is."""
     ports = [int(port) for port in sys.argv[1:]] or listening()
     sys.exit(not any(is_well(port) for port in ports))
 
 
 def is_well(port: int) -> bool:
-    """Whether who listens there says so."""
+    """Asks /healthz on a port of this machine, and returns whether it says 200."""
     for host in ("127.0.0.1", "::1"):
         with suppress(OSError), socket.create_connection((host, port), TIMEOUT_S) as connection:
             connection.settimeout(TIMEOUT_S)
@@ -31,7 +32,7 @@ def is_well(port: int) -> bool:
 
 
 def listening() -> list[int]:
-    """The ports of the processes that can be seen: those of this container, even in the host's network."""
+    """Returns the ports of all processes that can be seen: those of this container, even in the host's network."""
     fields = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with suppress(OSError), open(table) as lines:  # a kernel without IPv6 has but one
@@ -42,7 +43,7 @@ def listening() -> list[int]:
 
 
 def open_files(process: str) -> list[str]:
-    """What a process has open, as far as one may know."""
+    """Returns what files a process has open, as far as this user may know."""
     found = []
     with suppress(OSError):
         for name in os.listdir(f"/proc/{process}/fd"):

@@ -1,4 +1,4 @@
-"""`clew bench`: environment steps per second of a real learner and real actors, and what takes the time."""
+"""Measures environment steps per second of a real learner and real actors, and what takes the time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from deploy.local import Fleet, Record
+from deploy.process.fleet import Fleet, Record
 from protocol.config import Config
 
 SETTING = (  # over the defaults: what training with many attempts costs, from a fresh theta on
@@ -32,7 +32,7 @@ WINDOW = 8  # updates
 
 
 def bench(config: Config, actors: int, device: str) -> dict[str, Any]:
-    """Runs the first updates of `config` in a directory of their own, and says how fast they were."""
+    """Runs the first updates of `config` in a directory of their own, and returns how fast they were."""
     count = WARM_UP + WINDOWS * WINDOW
     with (
         TemporaryDirectory(prefix="clew-bench-") as folder,
@@ -45,7 +45,7 @@ def bench(config: Config, actors: int, device: str) -> dict[str, Any]:
 
 
 def figures(records: Sequence[Record], config: Config, actors: int) -> dict[str, Any]:
-    """What `clew bench --json` prints."""
+    """Computes the figures that `clew bench --json` prints."""
     windows = [records[at : at + WINDOW] for at in range(0, len(records), WINDOW)]
     speeds = [total(window, "steps") / total(window, "seconds") for window in windows]
     seconds = total(records, "seconds")
@@ -64,19 +64,19 @@ def figures(records: Sequence[Record], config: Config, actors: int) -> dict[str,
 
 
 def total(records: Iterable[Record], key: str) -> float:
-    """The sum of a figure over updates."""
+    """Sums a figure over updates."""
     return float(sum(record[key] for record in records))
 
 
 def shares(records: Sequence[Record], key: str, seconds: float) -> dict[str, float]:
-    """What part of the time each kind of work took; "other" is what nobody measured, waiting included."""
+    """Returns the part of the time that each kind of work took; "other" is what was not measured."""
     kinds = sorted({kind for record in records for kind in record[key]})
     parts = {kind: sum(record[key].get(kind, 0.0) for record in records) / seconds for kind in kinds}
     return parts | {"other": 1 - sum(parts.values())}
 
 
 def report(figures: dict[str, Any]) -> Table:
-    """The same for people."""
+    """Makes a table of the figures, for people."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_header=False)
     slow, fast = min(figures["windows"]), max(figures["windows"])
     table.add_row("steps/s", f"[bold]{figures['steps_per_s']:,.0f}[/] (windows {slow:,.0f} to {fast:,.0f})")

@@ -1,0 +1,1 @@
+"""The dashboard: its definition for Grafana, and a script that draws it without one."""
