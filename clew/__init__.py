@@ -24,6 +24,7 @@ from deploy.study import evaluate as study
 from deploy.study import exam
 from deploy.study.curves import Reals
 from learner import checkpoint
+from learner.record import Record
 from protocol.config import ClewError, Config
 from protocol.learning.play import replay
 from protocol.learning.policy import Phi, Scene, log_prob, scores
@@ -38,6 +39,7 @@ __all__ = [
     "Config",
     "Maze",
     "Observation",
+    "Record",
     "Robot",
     "Run",
     "Trial",
@@ -207,7 +209,7 @@ def train(
     actors: int = 2,
     device: str = "auto",
     resume: bool = False,
-    on_update: Callable[[dict[str, Any]], None] = lambda record: None,
+    on_update: Callable[[Record], None] = lambda record: None,
 ) -> Run:
     """Trains until the config's updates are done, with a learner and actors as processes of this machine.
 
@@ -218,7 +220,7 @@ def train(
         CLEW_… variables of the environment count as they do for the command.
       run_dir: where the run is kept.
       device: of the learner: auto, cpu or cuda.
-      on_update: is given each update's line of updates.jsonl as it happens.
+      on_update: is called with the record of each update, as updates.jsonl holds it.
     """
     from deploy.process.fleet import Fleet
     from deploy.process.versions import require

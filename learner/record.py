@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,10 @@ class Record:
     @staticmethod
     def of(line: str | bytes) -> Record:
         """Reads a line; raises ValueError if it is no record. Fields that this version does not know are left out."""
-        try:
-            told = json.loads(line)
-            return Record(**{field.name: told[field.name] for field in fields(Record)})
-        except (KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"no record of an update: {error}") from None
+        return _LINE.validate_json(line, strict=True)
+
+
+_LINE = TypeAdapter(Record)
 
 
 def finite(figures: Mapping[str, float]) -> dict[str, float | None]:

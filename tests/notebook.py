@@ -9,7 +9,7 @@ ratios: list[float] = []
 run = clew.train(
     {"maze": {"family": ["perfect", "braided"], "side": [7, 9]}, "run": {"updates": 20}},
     "runs/notebook",
-    on_update=lambda record: ratios.append(record["ratio_after"]),
+    on_update=lambda record: ratios.append(record.ratio_after or float("nan")),
 )
 print(f"{run.update} updates; steps ÷ shortest after adaptation: {ratios[0]:.2f}, then {ratios[-1]:.2f}")
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import clew
+from learner.record import Record
 from protocol.learning.inner import initial_theta
 from protocol.world.maze import held_out
 from tests.test_cli import ENVIRONMENT, ROOT
@@ -100,7 +101,7 @@ def test_sample_draws_the_mazes_that_evaluate_draws(folder: Path, run: clew.Run)
 
 
 def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(folder: Path, run: clew.Run) -> None:
-    def stop(record: dict[str, Any]) -> None:
+    def stop(record: Record) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

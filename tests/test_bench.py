@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from deploy.command import bench_target
 from deploy.command.bench_speed import WINDOW, WINDOWS, figures
 from deploy.command.bench_target import EVERY, TARGET
 from protocol.config import Config
+from tests.records import record_of
 
 ROOT = Path(__file__).parent.parent
 TINY = ("maze.side=5", "maze.min_distance=2", "run.mazes=4", "run.mazes_per_lease=2", "run.horizon_per_cell=1")
@@ -79,15 +81,9 @@ def shown(table: Table) -> str:
 
 
 def test_the_median_window_counts() -> None:
-    record = {
-        "steps": 100,
-        "attempts": 10,
-        "phase_s": {"gradient": 0.5},
-        "decoding_s": 0.1,
-        "actor_s": {"rollouts": 1.0},
-    }
+    record = replace(record_of(1), steps=100, attempts=10)
     quick, slow = WINDOW * (WINDOWS - 2), WINDOW * 2  # updates
-    records = [record | {"seconds": 4.0}] * slow + [record | {"seconds": 1.0}] * quick
+    records = [replace(record, seconds=4.0)] * slow + [replace(record, seconds=1.0)] * quick
     result = figures(records, Config(), actors=2)
     assert result["steps_per_s"] == 100
     assert result["steps_per_attempt"] == 10

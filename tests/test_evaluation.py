@@ -28,6 +28,7 @@ from protocol.learning.inner import initial_theta
 from protocol.world import families
 from protocol.world.maze import EXIT, FREE, Mazes, held_out
 from tests import forked
+from tests.records import record_of
 from tests.test_cli import ENVIRONMENT
 
 TINY = Config(maze=MazeConfig(side=5, min_distance=2), run=RunConfig(mazes=4, mazes_per_lease=2))
@@ -406,38 +407,29 @@ def test_names_of_files_are_text_and_no_markup(run_dir: Path, tmp_path: Path) ->
         assert result.stdout.startswith(f"maze {name}, ")
 
 
+GOOD = record_of(2).line
+
+
 @pytest.mark.parametrize(
     ("line", "whole"),
     [
-        (b'{"update": 3, "sec', 2),
+        (GOOD.replace(b"2", b"3")[:40], 2),
         (b"[1]", 2),
         (b"null", 2),
         (b'{"update": 3}', 2),
         (b"[" * 20_000, 2),
         (b"\xff", 2),
-        (
-            b'{"update": 3, "seconds": 1, "success_before": null, "success_after": "x", '
-            b'"ratio_before": null, "ratio_after": null}',
-            2,
-        ),
-        (
-            b'{"update": 3, "seconds": 1, "success_before": null, "success_after": 0, '
-            b'"ratio_before": null, "ratio_after": null}',
-            4,
-        ),
+        (GOOD.replace(b"0.5", b'"x"'), 2),
+        (GOOD.replace(b'"update": 2', b'"update": 3').replace(b'"ratio_after": 1.5', b'"ratio_after": null'), 4),
     ],
 )
 def test_a_learning_curve_shows_the_updates_before_the_first_that_is_not_whole(
     line: bytes, whole: int, tmp_path: Path
 ) -> None:
-    good = [
-        b'{"update": %d, "seconds": 1.5, "success_before": 0.5, "success_after": 1, "ratio_before": null, '
-        b'"ratio_after": null, "actors": 2}' % update
-        for update in (1, 2, 4)
-    ]
-    (tmp_path / "updates.jsonl").write_bytes(b"\n".join([*good[:2], line, good[2]]))
+    good = [record_of(update).line.rstrip() for update in (1, 2, 4)]
+    (tmp_path / "updates.jsonl").write_bytes(b"\n".join([*good[:2], line.rstrip(), good[2]]))
     records = plots.history(tmp_path)
-    assert [record["update"] for record in records] == [1, 2, 3, 4][:whole]
+    assert [record.update for record in records] == [1, 2, 3, 4][:whole]
     plt.close(plots.learning_curve(records))
 
 

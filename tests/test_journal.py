@@ -24,6 +24,7 @@ from learner.lock import Lock
 from learner.record import Record, finite
 from protocol.config import ClewError, Config
 from protocol.wire.messages import CONTRACT, Lease
+from tests.records import record_of
 from tests.test_checkpoint import room_for
 from tests.test_processes import (
     CONFIG,
@@ -42,11 +43,6 @@ from tests.test_processes import (
 )
 
 __all__ = ["house", "impostor", "quiet"]  # fixtures
-
-
-def record_of(update: int, theta: str = "") -> Record:
-    figures = 0.5, 1.0, 0.5, 1.0, 0.5, 2.0, 1.0
-    return Record(update, theta, *figures, 100, 10, 0.1, 1, 2, {"gradient": 0.1}, 0.1, {"rollouts": 0.1}, 8, 0, {})
 
 
 def test_a_journal_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:

@@ -17,30 +17,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from actors.metrics import ActorMetrics
 from deploy.process.status import serve
 from learner.metrics import PHASES, REASONS, LearnerMetrics, Live
-from learner.record import Record
+from tests.records import record_of
 
 ROOT = Path(__file__).parent.parent
-RECORD = Record(
-    update=12,
-    theta_sha256="",
-    objective=0.5,
+RECORD = replace(
+    record_of(12),
     gradient_norm=None,  # not finite
     success_before=0.25,
     success_after=0.75,
-    adaptation_gain=0.5,
     ratio_before=6.0,
     ratio_after=2.0,
-    steps=900,
-    attempts=80,
-    seconds=0.1,
-    lag=1,
-    actors=2,
-    phase_s={},
-    decoding_s=0.1,
-    actor_s={},
-    leases=50,
-    expired=1,
-    refusals={},
 )
 LIVE = Live(
     version=12,

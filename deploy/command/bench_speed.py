@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from deploy.process.fleet import Fleet, Record
+from deploy.process.fleet import Fleet
+from learner.record import Record
 from protocol.config import Config
 
 SETTING = (  # over the defaults: what training with many attempts costs, from a fresh theta on
@@ -47,31 +48,35 @@ def bench(config: Config, actors: int, device: str) -> dict[str, Any]:
 def figures(records: Sequence[Record], config: Config, actors: int) -> dict[str, Any]:
     """Computes the figures that `clew bench --json` prints."""
     windows = [records[at : at + WINDOW] for at in range(0, len(records), WINDOW)]
-    speeds = [total(window, "steps") / total(window, "seconds") for window in windows]
-    seconds = total(records, "seconds")
+    speeds = [_steps(window) / _seconds(window) for window in windows]
+    seconds, attempts = _seconds(records), sum(record.attempts for record in records)
     return {
         "steps_per_s": statistics.median(speeds),
         "windows": speeds,
         "rule": config.inner.rule,
         "actors": actors,
         "updates_per_s": len(records) / seconds,
-        "attempts_per_s": total(records, "attempts") / seconds,
-        "steps_per_attempt": total(records, "steps") / total(records, "attempts"),
-        "learner_share": shares(records, "phase_s", seconds),
-        "clerk_share": {"decoding": total(records, "decoding_s") / seconds},  # in a thread beside the learner's
-        "actors_share": shares(records, "actor_s", seconds * actors),
+        "attempts_per_s": attempts / seconds,
+        "steps_per_attempt": _steps(records) / attempts,
+        "learner_share": shares([record.phase_s for record in records], seconds),
+        # of a thread beside the learner's
+        "clerk_share": {"decoding": sum(record.decoding_s for record in records) / seconds},
+        "actors_share": shares([record.actor_s for record in records], seconds * actors),
     }
 
 
-def total(records: Iterable[Record], key: str) -> float:
-    """Sums a figure over updates."""
-    return float(sum(record[key] for record in records))
+def _steps(records: Sequence[Record]) -> int:
+    return sum(record.steps for record in records)
 
 
-def shares(records: Sequence[Record], key: str, seconds: float) -> dict[str, float]:
+def _seconds(records: Sequence[Record]) -> float:
+    return sum(record.seconds for record in records)
+
+
+def shares(spent_s: Sequence[Mapping[str, float | None]], seconds: float) -> dict[str, float]:
     """Returns the part of the time that each kind of work took; "other" is what was not measured."""
-    kinds = sorted({kind for record in records for kind in record[key]})
-    parts = {kind: sum(record[key].get(kind, 0.0) for record in records) / seconds for kind in kinds}
+    kinds = sorted({kind for one in spent_s for kind in one})
+    parts = {kind: sum(one.get(kind) or 0.0 for one in spent_s) / seconds for kind in kinds}
     return parts | {"other": 1 - sum(parts.values())}
 
 

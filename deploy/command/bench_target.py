@@ -72,7 +72,7 @@ def trained(config: Config, actors: int, device: str) -> Iterator[Kept]:
     ):
         last = 0
         for record in fleet.updates():
-            if record and record["update"] % EVERY == 0:
+            if record and record.update % EVERY == 0:
                 seconds, found = time.monotonic() - began, checkpoint.load(Path(folder) / "run")
                 if found and found.update > last:
                     yield Kept(found.update, seconds, found.theta)

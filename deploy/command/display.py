@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Self
 
@@ -15,14 +16,22 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from deploy.process.fleet import Record
 from deploy.process.output import OutputError
+from learner.record import Record
 from protocol.config import Config
 
 WINDOW = 100  # updates that figures are averaged over
 LINE_EVERY_S = 5.0
 FRAME_EVERY_S = 0.25
-UNITS = {"batches": 1, "attempts": 0, "steps": 0}  # whose speed is shown, with so many digits
+Number = Callable[[Record], float | None]
+
+UNITS: dict[str, tuple[Number, int]] = {  # of the speeds that are shown: what is counted, and how many digits
+    "batches": (lambda record: 1, 1),
+    "attempts": (lambda record: record.attempts, 0),
+    "steps": (lambda record: record.steps, 0),
+}
+SUCCESS: tuple[Number, Number] = (lambda record: record.success_before, lambda record: record.success_after)
+RATIO: tuple[Number, Number] = (lambda record: record.ratio_before, lambda record: record.ratio_after)
 
 
 class Tally:
@@ -35,22 +44,22 @@ class Tally:
 
     def add(self, record: Record) -> None:
         """Takes the record of one more update."""
-        self.update, self.lag = record["update"], record["lag"]
+        self.update, self.lag = record.update, record.lag
         self._recent.append(record)
 
-    def mean(self, figure: str) -> float:
+    def mean(self, figure: Number) -> float:
         """Returns the mean of a figure over the last updates; NaN before the first."""
-        values = [record[figure] for record in self._recent if record[figure] is not None]
+        values = [value for record in self._recent if (value := figure(record)) is not None]
         return sum(values) / len(values) if values else math.nan
 
-    def per_s(self, figure: str) -> float:
-        """Returns a figure's sum per second of the last updates; for "batches", how many there were per second.
+    def per_s(self, count: Number) -> float:
+        """Returns the sum of a count per second of the last updates.
 
         The oldest record is left out, since the first of a run waited for the actors.
         """
         timed = list(self._recent)[1:]
-        seconds = sum(record["seconds"] for record in timed)
-        return sum(record.get(figure, 1) for record in timed) / seconds if seconds else 0.0
+        seconds = sum(record.seconds for record in timed)
+        return sum(count(record) or 0.0 for record in timed) / seconds if seconds else 0.0
 
     @property
     def is_empty(self) -> bool:
@@ -58,16 +67,20 @@ class Tally:
         return not self._recent
 
     @property
+    def _batches_per_s(self) -> float:
+        return self.per_s(lambda record: 1)
+
+    @property
     def is_timed(self) -> bool:
         """True where it is known how fast the run is."""
-        return self.per_s("batches") > 0
+        return self._batches_per_s > 0
 
     @property
     def left(self) -> str:
         """The time left, as text."""
         if not self.is_timed:
             return "-:--:--"
-        return str(timedelta(seconds=round((self.total - self.update) / self.per_s("batches"))))
+        return str(timedelta(seconds=round((self.total - self.update) / self._batches_per_s)))
 
 
 class Display:
@@ -120,24 +133,21 @@ def panel(tally: Tally, actors: int) -> Group:
     bar.add_row(update, ProgressBar(tally.total, tally.update, width=40), f"{tally.left} left")
     learned = Table.grid(padding=(0, 3))
     learned.add_row(Text("", "dim"), Text("success", "dim"), Text("steps ÷ shortest", "dim"))
-    for when in ("before", "after"):
-        success, ratio = (shown(tally, f"{figure}_{when}") for figure in ("success", "ratio"))
-        learned.add_row(f"{when} adaptation", Text(success, "bold"), Text(ratio, "bold"))
+    for when, success, ratio in zip(("before", "after"), SUCCESS, RATIO, strict=True):
+        learned.add_row(f"{when} adaptation", Text(shown(tally, success), "bold"), Text(shown(tally, ratio), "bold"))
     return Group(bar, learned, Text(speeds(tally, actors), "cyan"))
 
 
 def line(tally: Tally, actors: int) -> str:
     """Writes what `panel` shows as one line of text."""
-    success, ratio = (
-        " -> ".join(shown(tally, f"{figure}_{when}") for when in ("before", "after")) for figure in ("success", "ratio")
-    )
+    success, ratio = (" -> ".join(shown(tally, figure) for figure in both) for both in (SUCCESS, RATIO))
     return (
         f"update {tally.update}/{tally.total}  success {success}  steps/shortest {ratio}  "
         f"{speeds(tally, actors)}  {tally.left} left"
     )
 
 
-def shown(tally: Tally, figure: str) -> str:
+def shown(tally: Tally, figure: Number) -> str:
     """Writes the mean of a figure with three digits, or a dash where there is none."""
     mean = tally.mean(figure)
     return "-" if math.isnan(mean) else f"{mean:.3f}"
@@ -145,5 +155,6 @@ def shown(tally: Tally, figure: str) -> str:
 
 def speeds(tally: Tally, actors: int) -> str:
     """Writes how fast the run is, once that is known, how many actors work for it, and the lag."""
-    parts = [f"{tally.per_s(unit):,.{digits}f} {unit}/s" for unit, digits in UNITS.items() if tally.is_timed]
+    units = UNITS.items() if tally.is_timed else ()
+    parts = [f"{tally.per_s(count):,.{digits}f} {unit}/s" for unit, (count, digits) in units]
     return "  ".join([*parts, f"actors {actors}", f"lag {tally.lag}"])

@@ -23,6 +23,7 @@ from deploy.process.fleet import LEARNER_GRACE_S
 from deploy.process.heap import keep_freed_memory
 from deploy.process.roles import run_actor, run_learner
 from deploy.process.status import LOOPBACK
+from learner.record import Record
 from protocol.config import ClewError, Config
 
 ACTOR_NICENESS = 10  # where cores are few, actors give way to the learner, which all wait for
@@ -58,15 +59,17 @@ def learn(config: dict[str, Any], run_dir: str, bind: str, device: str, resume: 
         where = find_device(device)
         run_learner(settings, Path(run_dir), bind, where, resume, on_update=tell, metrics_port=metrics_port)
     except ClewError as error:
-        tell({"error": str(error)})
+        tell(error)
         return 2
     return 0
 
 
-def tell(record: dict[str, Any]) -> None:
-    """Sends the parent a line: one update, or an error that the user can mend."""
+def tell(news: Record | ClewError) -> None:
+    """Sends the parent a line of JSON: the record of an update, or an error that the user can mend."""
+    line = news.line if isinstance(news, Record) else json.dumps({"error": str(news)}).encode() + b"\n"
     with suppress(BrokenPipeError):
-        print(json.dumps(record), flush=True)
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
 
 
 def act(connect: str, name: str, metrics_port: int | None, modules: list[str]) -> int:

@@ -17,11 +17,10 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import IO, Any, Self
 
+from learner.record import Record
 from protocol.config import ClewError, Config
 from protocol.own import module_of
 from protocol.wire.address import MAX_IPC_PATH
-
-Record = dict[str, Any]  # one line of updates.jsonl
 
 TICK_S = 0.2  # how often the processes are looked at where nothing else happens
 LEARNER_GRACE_S = 30.0  # to finish its update and save a checkpoint: a moment, unless the machine is very busy
@@ -125,10 +124,10 @@ class Fleet:
             for line in lines:
                 if not line.endswith("\n"):
                     break  # it was killed while it spoke
-                told = json.loads(line)
-                self._error = told.get("error", "")
-                if not self._error:
-                    self._records.put(told)
+                try:
+                    self._records.put(Record.of(line))
+                except ValueError:
+                    self._error = json.loads(line)["error"]
         self._records.put(None)
 
     def _relay(self) -> None:
@@ -164,7 +163,7 @@ def private_folder() -> tempfile.TemporaryDirectory[str]:
 class Post:
     """The place of an actor. An actor that dies is replaced, at once at first, then after growing pauses."""
 
-    def __init__(self, job: Record, logs: Path) -> None:
+    def __init__(self, job: dict[str, Any], logs: Path) -> None:
         self._job = job
         self._log = logs / f"{job['name']}.log"
         self._pause_s = 0.0
@@ -201,7 +200,7 @@ class Post:
                 print(f"{how}; another takes its place", file=sys.stderr, flush=True)
 
 
-def start(job: Record, name: str, errors: int | IO[str]) -> subprocess.Popen[str]:
+def start(job: dict[str, Any], name: str, errors: int | IO[str]) -> subprocess.Popen[str]:
     """Starts a process with `job`, in a session of its own, so that Ctrl-C reaches the parent alone."""
     process = subprocess.Popen(
         [sys.executable, "-m", "deploy.process.child", name],

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.process import logs
-from deploy.process.fleet import Record
 from deploy.process.status import LOOPBACK, serve
+from learner.record import Record
 from protocol.config import Config
 from protocol.wire.keys import ActorKeys, LearnerKeys
 

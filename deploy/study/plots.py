@@ -4,10 +4,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from matplotlib.ticker import FixedLocator, FormatStrFormatter, MaxNLocator, Nul
 from deploy.study import routes
 from deploy.study.evaluate import Evaluation, Scores
 from deploy.study.routes import Route, Shown
+from learner.record import Record
 from protocol.config import ClewError, Config
 from protocol.world.maze import EXIT, TRAP, WALL, Floats, Indices, Mazes
 
@@ -39,7 +39,6 @@ ROUTE_COLOURS = "plasma"
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 TICKS = (1, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500)
 PANELS = 4  # in a row
-DRAWN = ("update", "seconds", "success_before", "success_after", "ratio_before", "ratio_after")  # of every update
 LETTERS = 24  # of a maze's name, at most
 MARKED = 30  # attempts, up to which each has a mark on the curve
 
@@ -63,51 +62,51 @@ def draw(run_dir: Path, theta_P: Floats, config: Config, result: Evaluation, see
             plt.close(picture)
 
 
-def history(run_dir: Path) -> list[dict[str, float]]:
-    """Reads the figures of a run's updates, up to the first that is not whole, such as one that is being written."""
-    records: list[dict[str, float]] = []
+def history(run_dir: Path) -> list[Record]:
+    """Reads the records of a run's updates, up to the first that is not whole, such as one that is being written."""
+    records: list[Record] = []
     path = run_dir / "updates.jsonl"
-    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+    with suppress(OSError, ValueError):
         for line in path.read_bytes().splitlines() if path.is_file() else ():
-            record = json.loads(line)
-            # A figure that was not finite is null.
-            records.append({key: math.nan if record[key] is None else float(record[key]) for key in DRAWN})
+            records.append(Record.of(line))
     return records
 
 
 # How it learned to learn
 
 
-def learning_curve(records: Sequence[Mapping[str, float]]) -> Figure:
+def learning_curve(records: Sequence[Record]) -> Figure:
     """Draws success and steps ÷ shortest of training mazes, before and after adaptation, by update and by time."""
-    axes = {"updates": [record["update"] for record in records], "minutes of training": minutes(records)}
-    figures = {"success": "share of attempts that reach an exit", "ratio": "steps ÷ shortest way"}
+    axes = {"updates": [record.update for record in records], "minutes of training": minutes(records)}
+    success = [[record.success_before for record in records], [record.success_after for record in records]]
+    ratio = [[record.ratio_before for record in records], [record.ratio_after for record in records]]
+    figures = (("share of attempts that reach an exit", success), ("steps ÷ shortest way", ratio))
+    looks = (("first attempt", BEFORE), ("after adaptation", AFTER))
     picture, grid = plt.subplots(2, 2, figsize=(10, 6.8), sharex="col", sharey="row", layout="constrained")
-    for row, (figure, title) in zip(grid, figures.items(), strict=True):
+    for row, (title, figure) in zip(grid, figures, strict=True):
         for axis, (name, along) in zip(row, axes.items(), strict=True):
-            for when, label, colour in (("before", "first attempt", BEFORE), ("after", "after adaptation", AFTER)):
-                values = np.array([record[f"{figure}_{when}"] for record in records], float)
+            for told, (label, colour) in zip(figure, looks, strict=True):
+                values = np.array(told, float)  # one that was not finite is None, and becomes NaN
                 axis.plot(along, values, color=colour, alpha=0.18, linewidth=0.8)
                 axis.plot(along, smoothed(values), color=colour, linewidth=2, label=label)
             _plain(axis)
-            if figure == "ratio":
+            if figure is ratio:
                 axis.set_xlabel(name)
         row[0].set_ylabel(title)
     grid[0, 0].legend(frameon=False, loc="lower right")
-    _ratio_scale(grid[1, 0], _highest(records))
+    _ratio_scale(grid[1, 0], _highest(ratio))
     picture.suptitle("Training mazes, new ones at every update", fontsize=12)
     return picture
 
 
-def _highest(records: Sequence[Mapping[str, float]]) -> float:
+def _highest(ratios: Iterable[Iterable[float | None]]) -> float:
     """Returns the largest ratio that a learning curve shows."""
-    ratios = [record[f"ratio_{when}"] for record in records for when in ("before", "after")]
-    return max(filter(math.isfinite, ratios), default=1.0)
+    return max((ratio for some in ratios for ratio in some if ratio is not None), default=1.0)
 
 
-def minutes(records: Sequence[Mapping[str, float]]) -> list[float]:
+def minutes(records: Sequence[Record]) -> list[float]:
     """Returns the time spent on training until each update."""
-    return list(np.cumsum([record["seconds"] for record in records]) / 60)
+    return list(np.cumsum([record.seconds for record in records]) / 60)
 
 
 def smoothed(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
