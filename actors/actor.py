@@ -16,14 +16,14 @@ from actors.metrics import ActorMetrics
 from actors.rollout import collect
 from protocol import own
 from protocol.config import ClewError, Config
+from protocol.wire.actor_links import ActorLinks
 from protocol.wire.address import Address
 from protocol.wire.contract import own_contract
 from protocol.wire.frames import ACTOR_LIMITS, WireError, decode, encode
 from protocol.wire.keys import ActorKeys
-from protocol.wire.links import ActorLinks
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Lease, Message, Rollouts, Theta, Welcome
 from protocol.wire.reach import REMEDY, fault
-from protocol.world.maze import Floats
+from protocol.world.cells import Floats
 
 CAPACITY = 2  # leases held: one in work, one so that there is no waiting for the next
 POLL_S = 0.05  # the longest wait for a message

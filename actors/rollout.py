@@ -10,7 +10,8 @@ import numpy as np
 from protocol.config import Config
 from protocol.learning.trial import lease_trial
 from protocol.wire.messages import Attempts
-from protocol.world.maze import Floats, Mazes
+from protocol.world.cells import Floats
+from protocol.world.maze import Mazes
 
 
 def collect(

@@ -30,7 +30,7 @@ from protocol.learning.policy import Phi, Scene, log_prob, scores
 from protocol.learning.trial import Trial as Tried
 from protocol.world import families
 from protocol.world import maze as grids
-from protocol.world.maze import EXIT, Floats, Ints
+from protocol.world.cells import EXIT, Floats, Ints
 from protocol.world.senses import Bytes, Observations, Sight
 
 __all__ = [

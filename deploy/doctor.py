@@ -14,10 +14,10 @@ from pathlib import Path
 
 from protocol.config import ClewError
 from protocol.wire import descriptors
+from protocol.wire.actor_links import ActorLinks
 from protocol.wire.address import Address
 from protocol.wire.frames import ACTOR_LIMITS, WireError, decode, encode
 from protocol.wire.keys import ActorKeys
-from protocol.wire.links import ActorLinks
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Message, Theta, Welcome
 from protocol.wire.reach import REMEDY, fault
 

@@ -24,7 +24,7 @@ from learner.targets import Targets
 from protocol.config import Config
 from protocol.wire.contract import own_contract
 from protocol.wire.frames import WireError, encode
-from protocol.wire.links import LearnerLinks, Received
+from protocol.wire.learner_links import LearnerLinks, Received
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Ping, Rollouts, Theta, Welcome
 
 POLL_S = 0.1  # the longest wait for a message

@@ -33,7 +33,7 @@ from protocol.config import ClewError, Config
 from protocol.learning.inner import initial_theta, unflatten
 from protocol.wire.frames import Limits
 from protocol.wire.keys import LearnerKeys
-from protocol.wire.links import LearnerLinks
+from protocol.wire.learner_links import LearnerLinks
 from protocol.wire.messages import Bye
 
 POLL_S = 0.1  # between two looks at `should_exit`

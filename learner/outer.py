@@ -73,7 +73,7 @@ class Stage:
             pair_N=whole("move_N") * sum(situations) + whole("situation_N", begins),
             attempt_N=whole("attempt_N", [first * attempts for first in maze_first]),
             time_N=whole("time_N"),
-            known_GN=real if parts[0].known_GN is None else whole("known_GN"),
+            known_JN=real if parts[0].known_GN is None else whole("known_GN"),
         )
         direct = ("known_S", "hope_S", "gain_S", "behaviour_N", "length_W", "found_W", "return_W")
         outcomes = tuple(part.outcome.in_double() if real.dtype == torch.float64 else part.outcome for part in parts)

@@ -80,7 +80,7 @@ def _features(value: object) -> object:
 class MazeConfig(Section):
     """Which mazes are drawn. A lease draws one of the families and one of the sides, each as likely as the others."""
 
-    # The families, one or a list; 'MODULE:FUNCTION' is one of your own, see `families.of_ones_own`.
+    # The families, one or a list; 'MODULE:FUNCTION' is one of your own, see `walls.of_ones_own`.
     family: Annotated[Family | tuple[Family, ...], BeforeValidator(_families)] = (
         "perfect",
         "braided",

@@ -7,8 +7,9 @@ import signal
 from contextlib import closing
 
 from protocol.config import Config
+from protocol.wire.actor_links import ActorLinks
 from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
-from protocol.wire.links import ActorLinks, LearnerLinks
+from protocol.wire.learner_links import LearnerLinks
 from protocol.wire.messages import Bye, Hello
 from tests.deadline import DEADLINE_S
 from tests.parties import Party, Place, metric, page, place

@@ -22,10 +22,12 @@ import pytest
 
 from actors.actor import work_on
 from protocol.config import ClewError, Config
+from protocol.wire.actor_links import ActorLinks
 from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
 from protocol.wire.keys import ActorKeys
-from protocol.wire.links import ActorLinks, Frames, LearnerLinks
+from protocol.wire.learner_links import LearnerLinks
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Lease, Message, Rollouts, Theta
+from protocol.wire.sockets import Frames
 from tests.deadline import DEADLINE_S
 
 UPDATES = 24

@@ -26,8 +26,9 @@ MAY_SEE = {
 }
 OUTSIDE = {"zmq", "msgpack", "socket", "asyncio", "threading", "time", "signal", "subprocess", "prometheus_client"}
 IMPURE = {  # what may know of sockets, clocks, threads and metrics: all the rest of the three packages is mathematics
-    *("protocol.wire.frames", "protocol.wire.links", "protocol.wire.keys", "protocol.wire.reach"),
-    *("protocol.wire.binding", "protocol.wire.descriptors", "protocol.wire.door"),
+    *("protocol.wire.frames", "protocol.wire.sockets", "protocol.wire.learner_links", "protocol.wire.actor_links"),
+    *("protocol.wire.binding", "protocol.wire.descriptors", "protocol.wire.door", "protocol.wire.keys"),
+    "protocol.wire.reach",
     *("actors.actor", "actors.metrics", "actors.rollout"),  # the last: how long each part of its work took
     *("learner.clerk", "learner.audit", "learner.reception", "learner.learner", "learner.metrics", "learner.parallel"),
 }

@@ -17,7 +17,8 @@ from deploy.study.explorer import explore
 from learner import checkpoint
 from protocol.config import ClewError, Config
 from protocol.learning.trial import Trial, attempt_and_adapt
-from protocol.world.maze import EXIT, Floats, Indices, Ints, Mazes
+from protocol.world.cells import EXIT, Floats, Indices, Ints
+from protocol.world.maze import Mazes
 from protocol.world.senses import offsets
 from protocol.world.walk import Walk
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protocol.world.maze import EXIT, FREE, UNREACHABLE, Bools, Ints, Mazes, distance
+from protocol.world.cells import EXIT, FREE, UNREACHABLE, Bools, Ints
+from protocol.world.maze import Mazes, distance
 
 
 @dataclass(frozen=True)
