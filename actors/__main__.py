@@ -1,4 +1,4 @@
-"""`python -m actors`: the same as `clew actor`."""
+"""Runs an actor: `python -m actors` is the same as `clew actor`."""
 
 import sys
 

@@ -162,7 +162,7 @@ def test_an_ipc_path_may_be_as_long_as_its_address_says(tmp_path: Path) -> None:
     with TemporaryDirectory(dir="/tmp") as folder:
         path = f"{folder}/{'x' * (MAX_IPC_PATH - len(folder) - 1)}"
         with linked(f"ipc://{path}") as (learner, actor, name):
-            assert str(learner.theta_address) == f"ipc://{path}.theta"
+            assert str(learner._theta.address) == f"ipc://{path}.theta"
             assert learner.send(name, [b"lease"])
             assert heard(actor) == [b"lease"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -32,9 +33,56 @@ IMPURE = {  # what may know of sockets, clocks, threads and metrics: all the res
     *("actors.actor", "actors.metrics", "actors.rollout"),  # the last: how long each part of its work took
     *("learner.clerk", "learner.audit", "learner.reception", "learner.learner", "learner.metrics", "learner.parallel"),
 }
+# The words with which no docstring may begin, since what follows needs the name above it.
+LEANING = {
+    *("As", "At", "By", "For", "From", "How", "In", "It", "Its", "Of", "On", "Or", "So", "That"),
+    *(
+        "There",
+        "They",
+        "This",
+        "Those",
+        "To",
+        "What",
+        "When",
+        "Where",
+        "Whether",
+        "Which",
+        "Who",
+        "Whose",
+        "Why",
+        "With",
+    ),
+}
+LETTERS = {  # what a letter of a shape means, in every file
+    "A": "moves",
+    "B": "cells seen around one",
+    "C": "cells of all mazes",
+    "D": "kinds of dream",
+    "E": "attempts at",
+    "F": "features of",
+    "G": "gains of a dream",
+    "H": "hidden units",
+    "I": "cells of one maze",
+    "J": "facts that hindsight knows of a step",
+    "K": "inner steps",
+    "L": "looks",
+    "M": "mazes",
+    "N": "steps of all attempts",
+    "O": "places for observations",
+    "P": "parameters",
+    "R": "rooms of one maze",
+    "S": "situations",
+    "T": "steps of an attempt",
+    "U": "distinct observations",
+    "W": ("walkers", "attempts"),  # each walker makes one attempt
+    "X": ("cells of all mazes that meet a condition", "rooms of all mazes that meet a condition"),
+    "Y": ("cells of all walkers", "cells of all attempts"),
+}
 SOURCES = sorted(  # `python -m learner` and `python -m actors` hand over to `clew`, which is in deploy
     path for package in OURS for path in (ROOT / package).rglob("*.py") if path.name != "__main__.py"
 )
+# The packages whose language is held to the rules below.
+IN_SENTENCES = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in {"protocol", "actors", "clew"}]
 
 
 @cache
@@ -130,5 +178,48 @@ def reachable(module: str) -> set[str]:
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_a_file_holds_one_idea_and_says_which(path: Path) -> None:
     text = path.read_text()
-    assert text.count("\n") <= 400
+    assert text.count("\n") <= (300 if path in IN_SENTENCES else 400)
     assert path.stem == "__init__" or ast.get_docstring(ast.parse(text))
+
+
+@pytest.mark.parametrize("path", IN_SENTENCES, ids=name_of)
+def test_a_class_has_few_methods_or_says_why_it_has_many(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef):
+            methods = [part.name for part in node.body if isinstance(part, ast.FunctionDef)]
+            assert len(methods) <= 15 or "methods" in (ast.get_docstring(node) or ""), node.name
+
+
+@pytest.mark.parametrize("path", IN_SENTENCES, ids=name_of)
+def test_a_docstring_is_a_sentence_that_stands_alone(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
+            first = text.partition("\n\n")[0]
+            assert first[0].isupper(), first
+            assert first.endswith("."), first
+            assert re.split(r"[^\w/<>-]", first)[0] not in LEANING, first
+
+
+@pytest.mark.parametrize("path", IN_SENTENCES, ids=name_of)
+def test_a_letter_of_a_shape_means_the_same_in_every_file(path: Path) -> None:
+    legend = legend_of(path)
+    for letter, meaning in legend.items():
+        assert meaning.startswith(LETTERS[letter]), f"{letter} {meaning}"
+    assert letters_in_names(path) <= legend.keys()
+
+
+def legend_of(path: Path) -> dict[str, str]:
+    """The letters of shapes that the comment at the top of a file explains, and what each means."""
+    top = path.read_text().partition("from __future__")[0]
+    comments = " ".join(line.removeprefix("# ") for line in top.splitlines() if line.startswith("# "))
+    return dict(re.findall(r"(?:^|, )([A-Z])(?: = [\w*]+)? ([a-z][a-z ]+)", comments))
+
+
+def letters_in_names(path: Path) -> set[str]:
+    """The letters of shapes in the names of a file's variables: M and A of `logits_MA`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        for name in (getattr(node, field, "") for field in ("id", "arg", "attr")):
+            if isinstance(name, str) and (shape := re.fullmatch(r"_*[a-z]+(?:_[a-z]+)*_([A-Z][A-Z0-9]*)", name)):
+                found |= set(re.sub(r"\d", "", shape[1]))
+    return found

@@ -1,7 +1,7 @@
 """The functions `play` and `replay` of `learning/play.py`, which prepare arrays for the machine code of `walk`."""
 
 # M mazes, C cells of all mazes, W walkers, N steps of all attempts, F features of an observation, H hidden units,
-# A moves, L looks, D kinds of dream, G gains of a dream, O places for observations
+# A moves, L looks, B cells seen around one, D kinds of dream, G gains of a dream, O places for observations
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Machine code of the network of `learning/policy.py`, for one observation, and of the draw of a move, for one step."""
 
-# F features of an observation, H hidden units, A moves
+# M mazes, L looks, B cells seen around one, F features of an observation, H hidden units, A moves,
+# O places for observations
 
 from __future__ import annotations
 

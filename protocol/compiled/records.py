@@ -26,7 +26,7 @@ class Ground(NamedTuple):
 
 
 class Robot(NamedTuple):
-    """What the robot can sense and remember."""
+    """The senses and the memory of a robot."""
 
     radius: int
     remembers: bool

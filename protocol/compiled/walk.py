@@ -1,7 +1,7 @@
 """Machine code of `world/walk.py` and `world/memory.py`, one walker after another, with the moves drawn or given."""
 
 # M mazes, C cells of all mazes, I cells of one maze, W walkers, N steps of all attempts, A moves, D kinds of dream,
-# G gains of a dream, O places for observations
+# G gains of a dream, F features of an observation, H hidden units, O places for observations
 
 from __future__ import annotations
 

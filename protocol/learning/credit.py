@@ -1,4 +1,4 @@
-"""From attempts to what each step of them did, what hindsight knows of it, and the credit that it gets.
+"""The steps of attempts: what each did, what hindsight knows of it, and the credit that it gets.
 
 An attempt (an episode) has one reward, 1 on reaching an exit, so its discounted return is R = found * gamma^(T-1),
 and the score-function gradient of J = E[R] gives each of its steps the credit R - b, for any b that its moves do not
@@ -6,7 +6,8 @@ change. All here is numpy: nothing depends on theta, so actors and learner compu
 """
 
 # M mazes, E attempts at each maze, W = M*E attempts, T steps of an attempt, N steps of all attempts one after another,
-# C cells of all mazes, Y cells of all attempts (each has a copy of its maze), J facts that hindsight knows of a step
+# C cells of all mazes, Y cells of all attempts (each has a copy of its maze), J facts that hindsight knows of a step,
+# A moves
 
 from __future__ import annotations
 
@@ -188,7 +189,7 @@ def leaving_row(steps: Steps) -> Indices:
     shift_W = np.cumsum(count_W) - count_W - steps.mazes.offset_M[steps.maze_W]
     place_N = steps.walk.at_N + shift_W[steps.attempt_N]  # every attempt has cells of its own
     last_Y = np.zeros(int(count_W.sum()), np.intp)
-    last_Y[place_N] = np.arange(len(place_N))  # of several that are assigned, the last stays
+    last_Y[place_N] = np.arange(len(place_N))  # if several are assigned to a cell, the last stays
     return last_Y[place_N]
 
 

@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from protocol.compiled import compiled, plain
 
-Real = npt.NDArray[Any]  # of float32 or float64
+Real = npt.NDArray[Any]  # float32 or float64
 
 LOG2_E = 1.4426950408889634
 LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # their sum is ln 2 to 84 bits
-TAYLOR = tuple(1 / math.factorial(n) for n in range(13, -1, -1))  # of e^x; 4e-18 is left out where |x| < ln(2) / 2
-ATANH = tuple(2 / (2 * n + 1) for n in range(11, -1, -1))  # of log((1 + s) / (1 - s)) / s in s^2; |s| < 0.18
+TAYLOR = tuple(1 / math.factorial(n) for n in range(13, -1, -1))  # e^x; 4e-18 is left out where |x| < ln(2) / 2
+ATANH = tuple(2 / (2 * n + 1) for n in range(11, -1, -1))  # log((1 + s) / (1 - s)) / s in s^2; |s| < 0.18
 ROOT_HALF = math.sqrt(0.5)
 LEAST, MOST = -700.0, 700.0  # exponents within which no result is 0, denormal or infinite
 

@@ -41,7 +41,7 @@ Theta = dict[str, Array]
 
 @dataclass(frozen=True)
 class Made:
-    """What was done in the attempts that an inner step learns from.
+    """The attempts that an inner step learns from, as it reads them.
 
     A situation is all that decides the policy at a step: the cell, the observation and what is dreamt there. Attempts
     that take the same way share theirs.

@@ -1,4 +1,4 @@
-"""How moves are drawn from policies, and how moves that were drawn are made again.
+"""The draw of moves from policies, and the making of the same moves once more.
 
 A move is drawn with a random number that is a function of the attempt's key and the time alone, so that anybody can
 draw it again, in any order. Each attempt has a generator of its own, SplitMix64 of Steele, Lea and Flood ("Fast
@@ -6,7 +6,7 @@ splittable pseudorandom number generators", 2014).
 """
 
 # M mazes, C cells of all mazes, W walkers, N steps of all attempts, U distinct observations, O places for observations,
-# of which U are taken, A moves
+# of which U are taken, A moves, D kinds of dream, G gains of a dream
 
 from __future__ import annotations
 

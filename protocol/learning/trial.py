@@ -1,10 +1,10 @@
-"""What a lease asks for: attempts in mazes that its seed stands for, and the adaptation between them.
+"""The work that a lease asks for: attempts in mazes that its seed stands for, and the adaptation between them.
 
 It is a pure function of theta, seed and config. Actors compute it, and so does the learner where it checks them.
 """
 
-# M mazes, N steps of all attempts, S situations (see inner.Made), U distinct observations, A moves, K inner steps,
-# J facts that hindsight knows of a step, P parameters
+# M mazes, C cells of all mazes, N steps of all attempts, S situations (see inner.Made), U distinct observations,
+# A moves, K inner steps, J facts that hindsight knows of a step, D kinds of dream, G gains of a dream, P parameters
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Finished = Callable[[str], None]  # takes the name of a piece of work that has b
 
 @dataclass(frozen=True)
 class Trial:
-    """What happened at some mazes, one inner step after another."""
+    """The attempts at some mazes, and the policies, one inner step after another."""
 
     walks: tuple[Walk, ...]  # [K + 1] the attempts before each inner step, and after the last
     log_probs: tuple[Floats, ...]  # [K + 1] arrays [N]: the log-probability that each move was drawn with

@@ -78,11 +78,6 @@ class LearnerLinks:
         return self._work_bytes + self._theta.sent_bytes
 
     @property
-    def theta_address(self) -> Address:
-        """Says where theta is published."""
-        return self._theta.address
-
-    @property
     def theta_port(self) -> int:
         """Says on which port theta is published, as Welcome does; 0 for ipc."""
         return int(self._theta.address.port or 0)
@@ -194,7 +189,7 @@ class ThetaLink:
         self._keys, self._turned_away = keys, turned_away
         self._context: zmq.Context[Socket] | None = None
         self._address: Address | None = None
-        self.sent_bytes = 0  # so far, each message once
+        self.sent_bytes = 0  # sent so far, counting each message once
         self.topics = 0  # subscribed to that nobody needs; each costs memory
 
     @property

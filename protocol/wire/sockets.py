@@ -27,7 +27,7 @@ ACTOR_WORK = (4, 1_000)
 # time: at one, libzmq hears no subscription at all on a link with keys.
 LEARNER_THETA = (8, 2)
 ACTOR_THETA = (1, 64)
-LINGER_MS = 500  # for the last Bye to get out
+LINGER_MS = 500  # the time that the last Bye has to get out
 CONNECT_MS = 1_500  # otherwise the system's attempts, seconds apart after a cut, decide when a connection is made again
 MORE, LAST = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)  # flags of a frame that others follow, and of the last
 

@@ -1,4 +1,4 @@
-"""What a cell of a maze can be, where moves lead, and the types of the arrays that hold both."""
+"""The kinds of cells of a maze, the moves between cells, and the types of the arrays that hold them."""
 
 # A moves
 
@@ -15,7 +15,7 @@ Kinds = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.intp]
 Floats = npt.NDArray[np.float32]
 
-FREE, WALL, EXIT, TRAP = range(4)  # what a cell is
+FREE, WALL, EXIT, TRAP = range(4)  # the kinds of cells
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left as (row, column)
 A = len(MOVES)
 BACK = 2  # move ^ BACK is the opposite move

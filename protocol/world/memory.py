@@ -1,10 +1,11 @@
-"""What walkers remember of their mazes during an attempt, cell by cell, and the ways that they dream of.
+"""The memory of walkers during an attempt, cell by cell, and the ways that they dream of.
 
 The memory of a cell is one number: the marks of its four directions (`protocol.world.senses`), and whether the walker
 has been in the cell, in this attempt and in an earlier one.
 """
 
-# M mazes, C cells of all mazes, W walkers, Y cells of all walkers (each walker has a copy of its maze), A moves
+# M mazes, C cells of all mazes, W walkers, Y cells of all walkers (each walker has a copy of its maze), A moves.
+# `at_W` and `to_W` are rows among the C, `here_W` and `into_W` are rows among the Y.
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ from protocol.world.senses import (
 
 BIT_A1 = (1 << np.arange(A)).astype(np.uint8)[:, None]  # the bit of each move in a set of moves
 MARK = (1 << MARK_BITS) - 1  # all bits of one mark
-SHIFT_A = np.arange(0, MARK_BITS * A, MARK_BITS, dtype=np.int32)  # where the mark of each direction stands
-BACK_A1 = SHIFT_A[np.arange(A) ^ BACK][:, None]  # where the mark of the opposite direction stands
+SHIFT_A = np.arange(0, MARK_BITS * A, MARK_BITS, dtype=np.int32)  # the place of the mark of each direction
+BACK_A1 = SHIFT_A[np.arange(A) ^ BACK][:, None]  # the place of the mark of the opposite direction
 EACH_MARK = int((1 << SHIFT_A).sum())  # the lowest bit of each mark
 NOW = 1 << MARK_BITS * A  # stands beside a cell's marks: visited in this attempt
 BEFORE = 2 << MARK_BITS * A  # stands beside a cell's marks: visited in an earlier attempt
@@ -42,7 +43,7 @@ NO_EXIT = NO_WAY + 1  # the gain while no exit is known, and the hopeful way lea
 
 @dataclass(frozen=True)
 class Known:
-    """What the robots know of their mazes: all of it follows from the cells that they have stood in."""
+    """The robots' knowledge of their mazes: all of it follows from the cells that they have stood in."""
 
     visited_C: Kinds  # [C] ways.VISITED where a robot has stood, and, if it is blind, the bit of each move that bumped
     way_C: Ints  # [C] steps to the nearest exit that was reached, through visited cells; UNREACHABLE without a way
@@ -63,7 +64,7 @@ class Dream:
 
 
 class Memory:
-    """What every walker remembers, cell by cell, and the ways that it dreams of."""
+    """The memory of every walker, cell by cell, and the ways that it dreams of."""
 
     def __init__(self, sight: Sight, known: Known, attempts: int) -> None:
         """Remembers what is known from earlier attempts, once for each of the `attempts` at each maze."""
@@ -72,7 +73,7 @@ class Memory:
         self._remembers, self._dreams = sight.policy.memory != "none", sight.policy.dreams
         count_W, maze_W = np.repeat(mazes.count_M, attempts), np.repeat(np.arange(len(mazes)), attempts)
         self._base_W = np.cumsum(count_W) - count_W  # row of each walker's first cell among the Y
-        self.shift_W = self._base_W - mazes.offset_M[maze_W]  # from a cell's row among the C to its row among the Y
+        self.shift_W = self._base_W - mazes.offset_M[maze_W]  # from rows among the C to rows among the Y
         if not self._remembers:
             return
         self._ahead_AC = np.ascontiguousarray(mazes.ahead_CA.T)
@@ -119,7 +120,7 @@ class Memory:
         bit_W = SHIFT_A.take(move_W)
         self._state_Y[here_W] = (self._state_Y.take(here_W) & ~(MARK << bit_W)) | (BUMPED << bit_W)
         if self._dreams:
-            self._stale_W[walker_W] = True  # to a blind robot a wall is news
+            self._stale_W[walker_W] = True  # a blind robot has learned of a wall
 
     def pass_on(self, walker_W: Indices, at_W: Indices, here_W: Indices, move_W: Bytes, to_W: Indices) -> None:
         """Marks the passages from `at_W` to `to_W`, at both ends, as used once more."""

@@ -1,4 +1,4 @@
-"""What the robot senses and remembers at a step: its observation. There are few distinct ones, and each gets a number.
+"""Observations: a robot's senses and memory at a step. There are few distinct ones, and each gets a number.
 
 An observation is: the walls within the radius, the last move, for each of the four directions a mark of its memory,
 and, with a compass, whether the nearest exit lies that way. The marks of this attempt are Trémaux's: how often a
@@ -31,7 +31,7 @@ Bytes = npt.NDArray[np.uint8]
 # attempt, through this passage never, once, or more often; a wall that is sensed, or that a blind robot bumped into.
 NEVER, EARLIER, VISITED_0, VISITED_1, VISITED_2, BUMPED = range(6)
 MARKS = 6
-MARK_BITS = 3  # of one direction
+MARK_BITS = 3  # bits of the mark of one direction
 LAST = np.arange(NO_MOVE + 1) << MARK_BITS * A  # the last move as it stands in the key of an observation
 ALL_MARKS = (1 << MARK_BITS * A) - 1
 ONE_HOT = np.eye(NO_MOVE + 1, dtype=np.uint8)
@@ -74,7 +74,7 @@ def turns(policy: PolicyConfig) -> Indices:
 
 @dataclass(frozen=True)
 class Sight:
-    """What can be sensed in the cells of some mazes without any memory."""
+    """The senses in each cell of some mazes, without any memory."""
 
     mazes: Mazes
     policy: PolicyConfig
@@ -163,7 +163,7 @@ class Observations:
         # The key of an observation: its look, its last move and its marks, one after another.
         self.look_C: Keys = (sight.look_C + looks * sight.mazes.maze_C * by_maze) * (NO_MOVE + 1) << MARK_BITS * A
         size = looks * (len(sight.mazes) if by_maze else 1) * (NO_MOVE + 1) << MARK_BITS * A
-        self.row_of = np.zeros(size, np.int32)  # by key, the number + 1; 0: not met so far
+        self.row_of = np.zeros(size, np.int32)  # [keys] the number + 1 of each observation; 0: not met so far
         self.key_O = np.zeros(FIRST_ROOM, np.int64)  # [O] the key of each that was met, and room for more
         self.count = 0  # U
 

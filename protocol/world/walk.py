@@ -24,7 +24,7 @@ from protocol.world.senses import Bytes, Observations, Sight
 
 @dataclass(frozen=True)
 class Here:
-    """What the walkers that are still on their way have before them at one step."""
+    """One step of the walkers that are still on their way, before they choose a move."""
 
     time: int  # t, from 0
     walker_W: Indices  # which of all walkers they are
@@ -38,7 +38,7 @@ Choose = Callable[[Here], Bytes]  # [W] a move for each
 
 @dataclass(frozen=True)
 class Walk:
-    """What happened in E attempts at each of M mazes, one after another: by maze, attempt, time."""
+    """The steps of E attempts at each of M mazes, one after another: by maze, attempt, time."""
 
     length_W: Ints  # [W] steps: until an exit or a trap, or the horizon
     end_W: Indices  # [W] row of the cell, among the C, where the attempt ended

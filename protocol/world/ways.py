@@ -1,4 +1,4 @@
-"""What can be known of a maze, and the ways through it that a robot can dream of.
+"""The knowledge that a robot can have of a maze, and the ways through it that it can dream of.
 
 The known way is the shortest through cells that the robot has visited. The hopeful way is the shortest if all that it
 has never sensed were free (the free-space assumption; Koenig and Likhachev, "D* Lite", AAAI 2002). While no exit is
@@ -16,7 +16,7 @@ import numpy as np
 from protocol.compiled import compiled
 from protocol.world.cells import EXIT, MOVES, TRAP, UNREACHABLE, WALL, A, Bools, Indices, Ints, Kinds
 
-VISITED = 1 << A  # of what is known of a cell: the robot has stood here; the A bits below are bumps, by move
+VISITED = 1 << A  # in what is known of a cell: the robot has stood here; the A bits below are bumps, by move
 
 
 def flood(free: Bools, source: Bools) -> Ints:
