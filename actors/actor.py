@@ -1,4 +1,4 @@
-"""The actor: joins a learner, does what its leases ask for, leaves. It holds nothing that matters."""
+"""The actor, which joins a learner, works on its leases and leaves. It holds nothing that matters."""
 
 # P parameters
 
@@ -16,50 +16,57 @@ from actors.metrics import ActorMetrics
 from actors.rollout import collect
 from protocol import own
 from protocol.config import ClewError, Config
+from protocol.wire.actor_links import ActorLinks
 from protocol.wire.address import Address
 from protocol.wire.contract import own_contract
 from protocol.wire.frames import ACTOR_LIMITS, WireError, decode, encode
 from protocol.wire.keys import ActorKeys
-from protocol.wire.links import ActorLinks
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Lease, Message, Rollouts, Theta, Welcome
 from protocol.wire.reach import REMEDY, fault
-from protocol.world.maze import Floats
+from protocol.world.cells import Floats
 
-CAPACITY = 2  # leases held: one in work, one so that there is no waiting for the next
+CAPACITY = 2  # leases held: one in work, and one so that there is no waiting for the next
 POLL_S = 0.05  # the longest wait for a message
-SILENCE_S = 2.5  # of the learner, after which an idle actor says Hello again; it pings every second
-PATIENCE_S = 2.0  # without a connection, until it is said why; doubled each time
+SILENCE_S = 2.5  # without a word from the learner, which pings every second; then an idle actor says Hello again
+PATIENCE_S = 2.0  # without a connection; then the log says why there is none, and the time is doubled
 LONGEST_PATIENCE_S = 600.0
 AGAIN_S = 0.5  # before a Hello that the learner asked for
-LATE_S = 0.05  # that theta may come after the lease that needs it
+LATE_S = 0.05  # the longest that theta may usually come after the lease that needs it
 FETCH_S = 1.0  # between two requests for the same theta
 
 log = logging.getLogger("clew")
 
 
 class Interrupted(BaseException):
-    """The work on a lease was given up because the actor shall end."""
+    """Raised by a signal to give up the work on a lease, because the actor shall end."""
 
 
 class Actor:
-    """One worker. Single-threaded: hear what came, work on a lease, again."""
+    """One worker with one thread: it hears what came, works on a lease, and begins again."""
 
     def __init__(self, connect: str, name: str, keys: ActorKeys | None = None, modules: Collection[str] = ()) -> None:
-        """`modules`: of the user's own, which it may import where the learner's config names them; no others."""
+        """Begins to connect to a learner; raises ClewError where `connect` is of no use.
+
+        Args:
+          connect: the learner's address.
+          name: the actor's name, for people.
+          keys: the actor's keys; None connects without encryption.
+          modules: modules of the user's own that the actor may import where the learner's config names them.
+        """
         self.should_exit = False
         self._modules = modules
-        self.metrics_at = ""  # where its metrics are served, as Hello says it
+        self.metrics_at = ""  # HOST:PORT of the metrics, as Hello says it
         self._connect = connect
-        self._links = ActorLinks(connect, keys)  # there as soon as there is a learner
+        self._links = ActorLinks(connect, keys)  # connected as soon as there is a learner
         self._name = name
         self._log = logging.LoggerAdapter(log, {})
         self._hello_due = 0.0
-        self._connection = 0  # as the links count them
+        self._connection = 0  # the number of the connection, as the links count them
         self._welcomed_on = 0  # the connection of the last Welcome
-        self._trouble = ""  # as the links say it
+        self._trouble = ""  # why there is no connection, as the links say it
         self._patience_s = PATIENCE_S
-        self._lost_at = time.monotonic()  # since when there is no connection, or it has been said why
-        self.metrics = ActorMetrics(self._wire_bytes)
+        self._lost_at = time.monotonic()  # the time when the connection ended, or when the log last said why
+        self.metrics = ActorMetrics(lambda: {"sent": self._links.sent_bytes, "received": self._links.received_bytes})
         self._working = False
         self._session = ""
         self._config: Config | None = None
@@ -68,8 +75,8 @@ class Actor:
         self._wanted, self._fetch_due = -1, 0.0
 
     def run(self) -> None:
-        """The whole life."""
-        self._log.info("looks for the learner at %s", self._connect)
+        """Works until the run is over, or `stop` is called; raises ClewError where the learner refuses the actor."""
+        self._log.info("the actor looks for the learner at %s", self._connect)
         try:
             with suppress(Interrupted):
                 while not self.should_exit:
@@ -78,7 +85,7 @@ class Actor:
             self.shutdown()
 
     def stop(self, number: int, frame: object) -> None:
-        """As a signal handler: what it holds goes back at once, whatever it is doing."""
+        """Ends the actor, as a signal handler; its leases go back at once, whatever it is doing."""
         self.should_exit = True
         if self._working:
             self._working = False
@@ -86,7 +93,7 @@ class Actor:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a learner that it works for."""
+        """Says whether there is a learner that the actor works for."""
         return bool(self._connection) and self._welcomed_on == self._connection
 
     def step(self) -> None:
@@ -107,40 +114,37 @@ class Actor:
             self._say_hello(now)
 
     def _say_hello(self, now: float) -> None:
-        """As one with empty hands. So does an actor that was too slow: its lease's batch is done, its theta is gone."""
+        """Asks for work. So does an actor that was too slow, when its lease's batch is done and the theta is gone."""
         self._links.send(encode(Hello(CONTRACT, self._name, CAPACITY, self.metrics_at)))
         self._hello_due = now + SILENCE_S
 
     def shutdown(self) -> None:
-        """Hands its leases back, by leaving."""
+        """Leaves the learner, which gives the actor's leases to others."""
         self._links.send(encode(Bye("retry", "the actor stops")))
         self._links.close()
 
     def _notice_the_connection(self) -> None:
-        """Over a new connection the learner, the same or another, knows nothing of this actor."""
+        """Begins anew over a new connection, on which the learner, the same or another, knows nothing of this actor."""
         if self._links.trouble != self._trouble:
             self._trouble = self._links.trouble
             if self._trouble:
-                self._log.warning("%s: %s; trying again", self._connect, self._trouble)
+                self._log.warning("%s: %s; the actor tries again", self._connect, self._trouble)
         if self._links.connection != self._connection:
             self._connection = self._links.connection
             if self._connection > 1:
                 self.metrics.reconnects.inc()
-            self._log.info("%s %s", "connected to" if self._connection else "no connection to", self._connect)
+            state = "is connected to" if self._connection else "has no connection to"
+            self._log.info("the actor %s %s", state, self._connect)
             self._leases.clear()
             self._hello_due = 0.0
             self._patience_s, self._lost_at = PATIENCE_S, time.monotonic()
         elif not (self._connection or self._trouble) and time.monotonic() - self._lost_at >= self._patience_s:
             self._patience_s, self._lost_at = min(2 * self._patience_s, LONGEST_PATIENCE_S), time.monotonic()
             # Looking up a name may take long, and must not keep a signal or the learner waiting.
-            threading.Thread(target=self._say_why, daemon=True).start()
-
-    def _say_why(self) -> None:
-        """Why there is no connection."""
-        if reason := fault(Address.of(self._connect)):
-            self._log.warning("%s; %s trying again", reason, REMEDY)
+            threading.Thread(target=say_why, args=(self._connect, self._log), daemon=True).start()
 
     def _hear_all(self) -> None:
+        """Hears all messages that are there; waits for one for a moment if there is nothing to work on."""
         can_work = self._leases and self._leases[0].version in self._thetas
         began = time.monotonic()
         received = self._links.receive(0.0 if can_work else POLL_S)
@@ -152,7 +156,8 @@ class Actor:
                 continue
 
     def _hear(self, message: Message) -> None:
-        if not isinstance(message, Theta):  # theta has a link of its own, and tells nothing of this one
+        """Does what a message asks for."""
+        if not isinstance(message, Theta):  # theta has a link of its own, and does not show that the work link lives
             self._hello_due = time.monotonic() + SILENCE_S
         match message:
             case Welcome():
@@ -165,18 +170,19 @@ class Actor:
                 self._obey(message)
 
     def _enter(self, welcome: Welcome) -> None:
-        """A learner that was started anew knows nothing of what this actor holds."""
+        """Follows a learner; drops all that the actor holds if the learner was started anew and knows nothing of it."""
         self._welcomed_on = self._connection
         self._links.follow(welcome.theta_port)
         if welcome.session != self._session:
             self._session = welcome.session
             self._log.extra = {"run": welcome.run}
             self._config = admitted(Config.model_validate_json(welcome.config), welcome.own, self._modules)
-            self._log.info("works for the learner at %s", self._connect)
+            self._log.info("the actor works for the learner at %s", self._connect)
             self._leases.clear()
             self._thetas.clear()
 
     def _remember(self, theta: Theta) -> None:
+        """Keeps the newest few versions of theta."""
         self._thetas[theta.version] = theta.vector
         self.metrics.version.set(max(self._thetas))
         if self._config:
@@ -184,6 +190,7 @@ class Actor:
                 del self._thetas[version]
 
     def _obey(self, bye: Bye) -> None:
+        """Ends or begins anew, as the learner says; raises ClewError where it refuses the actor."""
         if bye.verdict == "refused":
             raise ClewError(f"the learner refused this actor: {bye.reason}")
         self.should_exit |= bye.verdict == "over"
@@ -191,28 +198,17 @@ class Actor:
         self._hello_due = time.monotonic() + AGAIN_S
 
     def _work(self, lease: Lease, config: Config) -> None:
+        """Works on a lease, and sends what it asks for."""
         self._working = True  # from here on a signal interrupts
         if self.should_exit:
             return
         rollouts = work_on(lease, self._thetas[lease.version], config)
         self._working = False
-        self._links.send(encode(rollouts))  # where there is no learner any more, nobody needs it
-        self._count(rollouts)
-
-    def _count(self, rollouts: Rollouts) -> None:
-        """For Prometheus."""
-        self.metrics.leases.inc()
-        self.metrics.mazes.inc(len(rollouts.mazes))
-        self.metrics.attempts.inc(sum(stage.length.size for stage in rollouts.stages))
-        self.metrics.steps.inc(sum(len(stage.move) for stage in rollouts.stages))
-        for phase, seconds in rollouts.seconds.items():
-            self.metrics.observe(phase, seconds)
-
-    def _wire_bytes(self) -> dict[str, int]:
-        return {"sent": self._links.sent_bytes, "received": self._links.received_bytes}
+        self._links.send(encode(rollouts))  # if there is no learner any more, nobody needs them
+        self.metrics.count(rollouts)
 
     def _lack(self, version: int, now: float) -> None:
-        """Theta is published before the leases that need it go out, but may be later, or lost."""
+        """Waits for a theta that a lease needs, and asks for it where it is late: on its link it may be lost."""
         if version != self._wanted:
             self._wanted, self._fetch_due = version, now + LATE_S
         elif now >= self._fetch_due:
@@ -221,9 +217,10 @@ class Actor:
 
 
 def admitted(config: Config, contract: str, modules: Collection[str]) -> Config:
-    """A learner's config, whose functions of the user's own this actor has; ClewError where it may not, or has others.
+    """Returns a learner's config once the functions of the user's own that it names are known to be the same here.
 
-    Nothing is imported that `modules` does not name, whatever the learner wants.
+    Raises ClewError where they are not here, are others, or may not be imported: nothing is imported that `modules`
+    does not name, whatever the learner wants. `contract`: what the learner says of the modules of those functions.
     """
     for name in config.own:
         if (module := own.module_of(name)) not in modules:
@@ -239,13 +236,19 @@ def admitted(config: Config, contract: str, modules: Collection[str]) -> Config:
 
 
 def work_on(lease: Lease, theta_P: Floats, config: Config) -> Rollouts:
-    """What a lease asks for: a pure function, but for the seconds that it took."""
+    """Computes what a lease asks for: a pure function, except for the seconds that it took."""
     mazes, stages, seconds = collect(theta_P, lease.seed, config)
     return Rollouts(lease.batch, lease.chunk, lease.issue, lease.version, seconds, mazes, stages)
 
 
+def say_why(connect: str, told: logging.LoggerAdapter[logging.Logger]) -> None:
+    """Logs why nobody can be reached at an address; nothing where somebody listens there."""
+    if reason := fault(Address.of(connect)):
+        told.warning("%s; %s The actor tries again", reason, REMEDY)
+
+
 def live(actor: Actor) -> None:
-    """An actor's life, until the run is over, SIGINT or SIGTERM."""
+    """Runs an actor until the run is over, or SIGINT or SIGTERM comes."""
     signal.signal(signal.SIGINT, actor.stop)
     signal.signal(signal.SIGTERM, actor.stop)
     actor.run()

@@ -1,4 +1,6 @@
-"""What an actor does with a lease, and how long it takes."""
+"""The work on a lease, and how long each part of it takes."""
+
+# W attempts at all mazes, N steps of all attempts, P parameters
 
 from __future__ import annotations
 
@@ -10,13 +12,14 @@ import numpy as np
 from protocol.config import Config
 from protocol.learning.trial import lease_trial
 from protocol.wire.messages import Attempts
-from protocol.world.maze import Floats, Mazes
+from protocol.world.cells import Floats
+from protocol.world.maze import Mazes
 
 
 def collect(
     theta_P: Floats, seed: Sequence[int], config: Config
 ) -> tuple[Mazes, tuple[Attempts, ...], dict[str, float]]:
-    """The mazes that `seed` stands for, the attempts at them, and the seconds that each kind of work took."""
+    """Returns the mazes that `seed` stands for, the attempts at them, and the seconds that each kind of work took."""
     watch = Stopwatch()
     mazes, trial = lease_trial(theta_P, seed, config, watch.lap)
     told = zip(trial.walks, trial.log_probs, strict=True)
@@ -28,11 +31,12 @@ class Stopwatch:
     """Adds up how long each kind of work takes."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        """Starts the first lap."""
+        self.seconds: dict[str, float] = {}  # spent on each kind of work
         self._since = time.perf_counter()
 
     def lap(self, work: str) -> None:
-        """All since the last lap was work of this kind."""
+        """Ends a lap: all since the last one was work of this kind."""
         now = time.perf_counter()
         self.seconds[work] = self.seconds.get(work, 0.0) + now - self._since
         self._since = now

@@ -1,12 +1,13 @@
-"""clew from Python: `clew.load(run).adapt(mazes)` tries a run in mazes, `clew.train(config, run_dir)` makes one.
+"""Clew from Python: `clew.load(run).adapt(mazes)` tries a run in mazes, `clew.train(config, run_dir)` makes one.
 
 The names in `__all__` and what stands beside them without an underscore are stable: they change with a note in
 CHANGELOG.md, and not before. Everything is what `clew evaluate` and `clew train` do, with the same numbers; torch is
 imported by the processes that `train` starts, and never here.
 """
 
-# E attempts at a maze, T steps of an attempt, R rows and C columns of a maze, A moves (up, right, down, left),
-# F features of an observation, U distinct observations, P parameters
+# M mazes, C cells of all mazes, E attempts at each maze, W = M*E attempts, T steps of an attempt,
+# N steps of all attempts, A moves (up, right, down, left), F features of an observation, U distinct observations,
+# D kinds of dream, G gains of a dream, P parameters
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ from protocol.learning.policy import Phi, Scene, log_prob, scores
 from protocol.learning.trial import Trial as Tried
 from protocol.world import families
 from protocol.world import maze as grids
-from protocol.world.maze import EXIT, Floats, Ints
+from protocol.world.cells import EXIT, Floats, Ints
 from protocol.world.senses import Bytes, Observations, Sight
 
 __all__ = [
@@ -59,7 +60,7 @@ class Maze:
     name: str = "maze"
 
     def __post_init__(self) -> None:
-        """ClewError where the text is not one maze with a way to an exit."""
+        """Raises ClewError where the text is not one maze with a way to an exit."""
         if len(self.grid) != 1:
             raise ClewError(f"the text holds {len(self.grid)} mazes, and a Maze is one; use clew.read_mazes for files")
 
@@ -68,36 +69,37 @@ class Maze:
 
     @cached_property
     def grid(self) -> grids.Mazes:
-        """The same as the arrays that clew computes with."""
+        """Returns the maze as the arrays that clew computes with."""
         return grids.Mazes.from_text(self.text)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns, walls included."""
+        """Counts the rows and the columns, walls included."""
         rows, columns = self.grid.shape_M2[0].tolist()
         return rows, columns
 
     @property
     def shortest(self) -> int:
-        """Steps on the shortest way from the start to an exit."""
+        """Counts the steps on the shortest way from the start to an exit."""
         return int(grids.shortest_M(self.grid)[0])
 
 
 def read_mazes(path: str | Path) -> list[Maze]:
-    """The mazes of a text file, in its order; the README says which forms there are."""
+    """Reads the mazes of a text file, in its order; raises ClewError. The README says which forms there are."""
     return [Maze(named.maze.to_text(0), named.name) for named in grids.read_mazes(path)]
 
 
 def sample(
     family: str, side: int, count: int = 1, seed: int = 0, *, held_out: bool = True, **settings: object
 ) -> list[Maze]:
-    """Mazes of a family, be it clew's or the "MODULE:FUNCTION" of your own.
+    """Draws mazes of a family, be it one of clew's or the "MODULE:FUNCTION" of your own; raises ClewError.
 
     Args:
       side: cells along one edge, walls included.
-      seed: whoever gives the same one gets the same mazes, as from `clew evaluate --seed`.
-      held_out: whether they are of the one in ten that no training ever sees, or of the other nine.
-      settings: others of `maze` in the config, such as `exit="corner"` or `density=0.4`.
+      count: how many mazes to draw.
+      seed: the same seed gives the same mazes, as `clew evaluate --seed` does.
+      held_out: draws from the one maze in ten that no training ever sees, or from the other nine.
+      settings: other settings of `maze` in the config, such as `exit="corner"` or `density=0.4`.
     """
     config = validated({"maze": {"family": family, "side": side, **settings}})
     if held_out:
@@ -111,34 +113,34 @@ def sample(
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What a robot senses and remembers at a step, and the ways that it dreams of there."""
+    """The senses and the memory of a robot at a step, and the ways that it dreams of there."""
 
     features: Bytes  # [F] of 0 and 1: walls around, the last move, marks of memory; see `protocol.world.senses`
-    known: int  # the moves that follow the known way, 1 up + 2 right + 4 down + 8 left; 0: it knows none
-    hope: int  # the same of the hopeful way; 0: it is no shorter
-    gain: int  # steps by which the hopeful way is shorter; see `protocol.world.walk.Dream`
+    known: int  # the moves that follow the known way, 1 up + 2 right + 4 down + 8 left; 0: the robot knows none
+    hope: int  # the moves that follow the hopeful way, counted in the same way; 0: it is no shorter
+    gain: int  # steps by which the hopeful way is shorter; see `protocol.world.memory.Dream`
 
 
 @dataclass(frozen=True, eq=False)
 class Walk:
     """One attempt at a maze."""
 
-    found: bool  # whether it reached an exit
+    found: bool  # True where the attempt reached an exit
     cells: Ints  # [T + 1, 2] row and column, from the start to where it ended
     moves: Bytes  # [T] 0 up, 1 right, 2 down, 3 left; a move into a wall leads nowhere
-    log_probs: Floats  # [T] of the moves, under the policy that drew them
-    _features: Bytes = field(repr=False)  # [U, F] of all observations of the trial
-    _rows: Ints = field(repr=False)  # [T] which of them was made
+    log_probs: Floats  # [T] log-probabilities of the moves, under the policy that drew them
+    _features: Bytes = field(repr=False)  # [U, F] features of all observations of the trial
+    _rows: Ints = field(repr=False)  # [T] the number of each step's observation
     _dreams: Bytes = field(repr=False)  # [3, T] known, hope and gain
 
     def observation(self, step: int) -> Observation:
-        """What the robot had before it when it made a move; the first is step 0."""
+        """Returns what the robot sensed and remembered when it made a move; the first is step 0."""
         return Observation(self._features[self._rows[step]], *self._dreams[:, step].tolist())
 
 
 @dataclass(frozen=True, eq=False)
 class Robot:
-    """What a robot did in one maze, and what it had learned before each attempt."""
+    """The attempts of a robot in one maze, and what it had learned before each of them."""
 
     maze: Maze
     walks: tuple[Walk, ...]  # [E]
@@ -148,11 +150,11 @@ class Robot:
 
     @property
     def fast_weights(self) -> tuple[Floats, ...]:
-        """[E] arrays [R, C, A]: what adaptation has added to the logit of each move before the attempt, in nats."""
+        """Returns [E] arrays [rows, columns, A]: what adaptation had added to each move's logit, in nats."""
         return tuple(phi.delta_AC.T.reshape(*self.maze.shape, -1) for phi in self._phis)
 
     def policy(self, cell: Sequence[int] | Ints, observation: Observation, attempt: int = -1) -> Floats:
-        """[A] the probability of each move in a cell (row, column), as it was in an attempt; the first is attempt 0."""
+        """Computes the probability of each move [A] in a cell (row, column), in an attempt; the first is attempt 0."""
         phi, (row, column) = self._phis[attempt], cell
         at, nothing = [int(row) * self.maze.shape[1] + int(column)], np.zeros(0, np.float32)
         score_A1 = scores(phi.net, Scene.of(observation.features[None], self._config, nothing))
@@ -179,9 +181,10 @@ class Run:
     theta: Floats = field(repr=False)  # [P] the newest parameters
 
     def adapt(self, mazes: Sequence[Maze], attempts: int = 10, seed: int = 0) -> Trial:
-        """Tries each maze, adapting between attempts: what `clew evaluate --attempts … --seed … --robots 1` does.
+        """Tries each maze, adapting between attempts, as `clew evaluate --attempts … --seed … --robots 1` does.
 
-        The same maze several times stands for as many robots. The config's own number of inner steps plays no part.
+        A maze that is given several times gets as many robots. The config's own number of inner steps plays no part.
+        Raises ClewError where there is no maze or no attempt.
         """
         if not mazes or attempts < 1:
             raise ClewError(f"{len(mazes)} mazes and {attempts} attempts are nothing to try; give one of each or more")
@@ -197,7 +200,7 @@ class Run:
 
 
 def load(run_dir: str | Path) -> Run:
-    """The run in a directory that `clew train` or `train` has made, with its newest theta."""
+    """Opens a run that `clew train` or `train` has made, with its newest theta; raises ClewError if it is of no use."""
     found = study.opened(Path(run_dir))
     return Run(found.name, found.update, found.config, found.theta_P)
 
@@ -213,13 +216,16 @@ def train(
 ) -> Run:
     """Trains until the config's updates are done, with a learner and actors as processes of this machine.
 
-    Interrupted, it saves a checkpoint, and `resume=True` goes on from there.
+    Where it is interrupted, it saves a checkpoint, and `resume=True` goes on from there. Raises ClewError where the
+    config, the directory or a process is at fault.
 
     Args:
       config: a `Config`, a tree of settings such as `{"maze": {"side": 9}}`, or the path of a TOML file, over which
         CLEW_… variables of the environment count as they do for the command.
       run_dir: where the run is kept.
-      device: of the learner: auto, cpu or cuda.
+      actors: how many actors to start.
+      device: the learner's device: auto, cpu or cuda.
+      resume: goes on with the run that is there.
       on_update: is called with the record of each update, as updates.jsonl holds it.
     """
     from deploy.process.fleet import Fleet
@@ -240,7 +246,7 @@ def train(
 
 
 def _robots(mazes: Sequence[Maze], portion: study.Portion, tried: Tried, config: Config) -> list[Robot]:
-    """What each robot of a portion did. `mazes`: of each, its own."""
+    """Collects what each robot of a portion did. `mazes`: the maze of each robot."""
     grid, met = portion.mazes, Observations(Sight.of(portion.mazes, config.policy))
     rows = [
         replay(met, known, portion.horizon_N, done.length_W, done.move_N).row_N
@@ -273,7 +279,7 @@ def _robots(mazes: Sequence[Maze], portion: study.Portion, tried: Tried, config:
 
 
 def _phi_of(phi: Phi, robot: int, grid: grids.Mazes, config: Config) -> Phi:
-    """The part of the policies of all mazes that is one's own."""
+    """Returns the part of the policies of all mazes that belongs to one robot."""
     cells = slice(int(grid.offset_M[robot]), int(grid.offset_M[robot] + grid.count_M[robot]))
     alone = config.inner.adapts == "all"
     net = {name: value[robot] if alone else value for name, value in phi.net.items()}
@@ -281,5 +287,5 @@ def _phi_of(phi: Phi, robot: int, grid: grids.Mazes, config: Config) -> Phi:
 
 
 def _curve(maze: Maze, walks: Sequence[Walk], horizon: int) -> Reals:
-    """[E] steps ÷ shortest way."""
+    """Computes steps ÷ shortest way for each attempt [E]."""
     return np.array([len(walk.moves) if walk.found else horizon for walk in walks]) / maze.shortest

@@ -35,7 +35,7 @@ log = logging.getLogger("clew")
 
 
 class RayActor:
-    """What runs on a node of the cluster."""
+    """A process on a node of the cluster."""
 
     def work(self, connect: str, name: str, keys: ActorKeys | None, metrics_host: str, modules: Sequence[str]) -> str:
         """Works until the run is over; returns a refusal that a user can mend, or ""."""

@@ -17,9 +17,11 @@ from protocol.config import MAX_SIDE, Config
 from protocol.learning.credit import horizons
 from protocol.learning.play import UnwalkableError, replay
 from protocol.wire.messages import Attempts, Rollouts
-from protocol.world.maze import FREE, TRAP, UNREACHABLE, Floats, Indices, Ints, Mazes, held_out, shortest_M
+from protocol.world.cells import FREE, TRAP, UNREACHABLE, Floats, Indices, Ints
+from protocol.world.maze import Mazes, held_out, shortest_M
+from protocol.world.memory import Known
 from protocol.world.senses import Bytes, Observations, Sight, open_moves
-from protocol.world.walk import Known, Walk, learned
+from protocol.world.walk import Walk, learned
 
 
 class AdmissionError(Exception):

@@ -14,7 +14,7 @@ from learner.reception import Reception
 from learner.roster import Roster
 from learner.schedule import Schedule
 from protocol.config import Config
-from protocol.wire.links import Received
+from protocol.wire.learner_links import Received
 from protocol.wire.messages import Rollouts
 
 

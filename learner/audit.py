@@ -24,7 +24,8 @@ from protocol.config import ClewError, Config
 from protocol.learning.trial import Trial, lease_trial
 from protocol.wire.frames import encode
 from protocol.wire.messages import Bye, Rollouts
-from protocol.world.maze import Floats, Mazes
+from protocol.world.cells import Floats
+from protocol.world.maze import Mazes
 
 BACKLOG = 100  # answers that wait to be computed again; what is chosen beyond that counts unseen
 NEAR = 1e-4  # of a log-probability: what differs by less changes no update that anybody could see

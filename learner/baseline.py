@@ -17,7 +17,7 @@ import numpy.typing as npt
 from protocol.compiled import compiled
 from protocol.config import Config
 from protocol.learning.credit import Steps
-from protocol.world.maze import UNREACHABLE, Floats, Ints
+from protocol.world.cells import UNREACHABLE, Floats, Ints
 
 FEATURES = 10  # F
 FITTED = 4_096  # steps of a lease's stage that are enough for the fit of so few weights

@@ -23,7 +23,7 @@ from learner.roster import Roster
 from learner.schedule import Schedule
 from protocol.config import Config
 from protocol.wire.frames import WireError, encode
-from protocol.wire.links import LearnerLinks, Received
+from protocol.wire.learner_links import LearnerLinks, Received
 from protocol.wire.messages import Bye, Fetch, Hello, Rollouts, Theta
 
 POLL_S = 0.1  # the longest wait for a message

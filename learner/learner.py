@@ -6,7 +6,6 @@ import errno
 import hashlib
 import logging
 import math
-import os
 import secrets
 import signal
 import time
@@ -17,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils import deterministic
 
 from learner.answers import MetaBatch
 from learner.ascent import Ascent, Floats
 from learner.checkpoint import Checkpoint, beginning, save
 from learner.clerk import Clerk, Standing
+from learner.device import repeat_exactly
 from learner.journal import Journal
 from learner.lock import Lock
 from learner.metrics import LearnerMetrics, Live
@@ -35,7 +34,7 @@ from protocol.config import ClewError, Config
 from protocol.learning.inner import initial_theta, unflatten
 from protocol.wire.frames import Limits
 from protocol.wire.keys import LearnerKeys
-from protocol.wire.links import LearnerLinks
+from protocol.wire.learner_links import LearnerLinks
 from protocol.wire.messages import Bye
 
 POLL_S = 0.1  # between two looks at `should_exit`
@@ -51,7 +50,10 @@ log = logging.getLogger("clew")
 
 
 class Learner:
-    """One run: waits for a meta-batch, takes a step, again. Actors are its clerk's business."""
+    """One run: waits for a meta-batch, takes a step, again. Actors are its clerk's business.
+
+    It has more methods than other classes: its life in steps, and what Prometheus asks from other threads.
+    """
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class Learner:
             undo.callback(links.close)
             self._lock = Lock(run_dir)
             undo.callback(self._lock.close)
-            checkpoint = beginning(run_dir, config, resume) or self._fresh()
+            checkpoint = beginning(run_dir, config, resume) or fresh(config)
             self._journal = Journal(run_dir, checkpoint.update)
             undo.pop_all()
         self._address = links.address
@@ -228,12 +230,6 @@ class Learner:
             remedy = REMEDIES.get(error.errno or 0, "see to it")
             log.error("cannot write to %s: %s; %s, training goes on", self._run_dir, error.strerror, remedy)
 
-    def _fresh(self) -> Checkpoint:
-        """Returns the checkpoint that a new run begins at."""
-        theta = initial_theta(self._config)
-        nothing = np.zeros_like(theta)
-        return Checkpoint(0, secrets.token_hex(8), self._config, {0: theta}, nothing, nothing, steps=0)
-
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
         began = time.monotonic()
@@ -285,19 +281,8 @@ def live(learner: Learner) -> None:
     learner.run()
 
 
-def repeat_exactly() -> None:
-    """Makes torch give the same result for the same computation in this process, bit for bit, from here on."""
-    torch.set_num_threads(1)  # the order of additions, and so the last bit of theta, depends on it
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what follows needs it on a GPU
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
-
-
-def find_device(name: str) -> torch.device:
-    """Returns the device that `name` (auto, cpu, cuda) stands for on this machine."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise ClewError(f"there is no device {name!r}; use auto, cpu or cuda")
-    here = torch.cuda.is_available()
-    if name == "cuda" and not here:
-        raise ClewError("torch finds no CUDA device here; use --device cpu, or auto")
-    return torch.device("cuda" if here and name != "cpu" else "cpu")
+def fresh(config: Config) -> Checkpoint:
+    """Returns the checkpoint that a new run begins at."""
+    theta = initial_theta(config)
+    nothing = np.zeros_like(theta)
+    return Checkpoint(0, secrets.token_hex(8), config, {0: theta}, nothing, nothing, steps=0)

@@ -14,7 +14,8 @@ from learner.baseline import Outcome
 from protocol.config import Config
 from protocol.learning.credit import Steps, hindsight, horizons
 from protocol.learning.inner import situations
-from protocol.world.maze import Floats, Indices, Ints, shortest_M, to_exit
+from protocol.world.cells import Floats, Indices, Ints
+from protocol.world.maze import shortest_M, to_exit
 from protocol.world.senses import Bytes
 
 

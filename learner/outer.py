@@ -33,7 +33,7 @@ MAX_LOG_RATIO = 3.0  # a move that became 20 times as likely says nothing more
 
 @dataclass(frozen=True)
 class Figures:
-    """What a meta-batch says for people: before adaptation (the first attempts) and after it (the last)."""
+    """Figures of a meta-batch for people: before adaptation (the first attempts) and after it (the last)."""
 
     objective: float = 0.0
     gradient_norm: float = 0.0
@@ -77,7 +77,7 @@ class Stage:
             pair_N=whole("move_N") * sum(situations) + whole("situation_N", begins),
             attempt_N=whole("attempt_N", [first * attempts for first in maze_first]),
             time_N=whole("time_N"),
-            known_GN=real if parts[0].known_GN is None else whole("known_GN"),
+            known_JN=real if parts[0].known_GN is None else whole("known_GN"),
         )
         direct = ("known_S", "hope_S", "gain_S", "behaviour_N", "length_W", "found_W", "return_W")
         outcomes = tuple(part.outcome.in_double() if real.dtype == torch.float64 else part.outcome for part in parts)
@@ -180,7 +180,7 @@ class Gradient:
 
 
 def meta_gradient(theta_P: Tensor, batch: Batch, config: Config, totals: Totals | None = None) -> Gradient:
-    """d J / d theta at `theta_P` [P] from the attempts of `batch`, or of the share of a batch with these `totals`."""
+    """Estimates d J / d theta at `theta_P` [P] from the attempts of `batch`, or of the share of a batch with these `totals`."""
     totals = totals or Totals.of(batch, config)
     theta_P = theta_P.detach().requires_grad_()
     objective = meta_objective(theta_P, batch, config, totals)

@@ -46,7 +46,7 @@ class RankError(Exception):
 
 @dataclass(frozen=True)
 class Seat:
-    """This process among those that torchrun started."""
+    """The place of a process among those that torchrun started."""
 
     rank: int
     ranks: int

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from learner.admission import Replay, admit_all
 from protocol.config import Config
 from protocol.wire.frames import Limits, decode
-from protocol.wire.links import Received
+from protocol.wire.learner_links import Received
 from protocol.wire.messages import Message, Rollouts
 
 # Answers are walked again together up to so many mazes, since more gain nothing, measured; and up to so many cells,

@@ -16,7 +16,7 @@ from learner.targets import Targets
 from protocol.config import Config
 from protocol.wire.contract import own_contract
 from protocol.wire.frames import encode
-from protocol.wire.links import LearnerLinks, Received
+from protocol.wire.learner_links import LearnerLinks, Received
 from protocol.wire.messages import CONTRACT, Bye, Hello, Ping, Welcome
 
 PING_S = 0.2  # between two pings to those whom the next update waits for, while the wait is short
@@ -33,7 +33,10 @@ log = logging.getLogger("clew")
 
 
 class Roster:
-    """The roster belongs to the clerk's thread. It tells the schedule who works, and Prometheus whom to ask."""
+    """The roster belongs to the clerk's thread. It tells the schedule who works, and Prometheus whom to ask.
+
+    It has more methods than other classes, for what an actor may do, and what may happen to it, are many things.
+    """
 
     def __init__(
         self,

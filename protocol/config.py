@@ -14,7 +14,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class ClewError(Exception):
-    """What a user can mend: one sentence that says what came, what was wanted, and the remedy."""
+    """An error that a user can mend; its one sentence says what came, what was wanted, and the remedy."""
 
 
 class Section(BaseModel):
@@ -27,7 +27,7 @@ OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # MODULE:FUNCTION, as
 
 
 def named_of(*known: str) -> AfterValidator:
-    """A name of clew's, or that of a function of the user's own. It is looked at, and nothing is imported."""
+    """Makes a validator of names: of those that are known, and of functions of the user's own. It imports nothing."""
 
     def check(name: str) -> str:
         if name in known or OWN.fullmatch(name):
@@ -47,7 +47,7 @@ Side = Annotated[int, Field(ge=5, le=MAX_SIDE)]
 
 
 def _one_or_several(value: object, name: str, kind: Any) -> object:
-    """The value, or the tuple of values, of a setting that takes either, also where text such as "[9, 13]" gives it."""
+    """Reads a setting that takes one value or a tuple of several, also from text such as "[9, 13]"."""
     if isinstance(value, str) and ("," in value or value.startswith("[")):
         listed = value.strip().removeprefix("[").removesuffix("]")
         value = [part.strip(" \"'") for part in listed.split(",")] if listed.strip() else []
@@ -63,14 +63,17 @@ def _one_or_several(value: object, name: str, kind: Any) -> object:
 
 
 def _families(value: object) -> object:
+    """Reads maze.family."""
     return _one_or_several(value, "maze.family", Family)
 
 
 def _sides(value: object) -> object:
+    """Reads maze.side."""
     return _one_or_several(value, "maze.side", Side)
 
 
 def _features(value: object) -> object:
+    """Reads inner.credit_features, which may be none."""
     if value in ([], (), "[]"):
         return ()
     one_or_several = _one_or_several(value, "inner.credit_features", Feature)
@@ -78,9 +81,9 @@ def _features(value: object) -> object:
 
 
 class MazeConfig(Section):
-    """Which mazes are drawn. A lease draws one of the families and one of the sides, each as likely as the others."""
+    """The mazes to draw. A lease draws one of the families and one of the sides, each as likely as the others."""
 
-    # The families, one or a list; 'MODULE:FUNCTION' is one of your own, see `families.of_ones_own`.
+    # The families, one or a list; 'MODULE:FUNCTION' is one of your own, as `walls.of_ones_own` says.
     family: Annotated[Family | tuple[Family, ...], BeforeValidator(_families)] = (
         "perfect",
         "braided",
@@ -101,21 +104,22 @@ class MazeConfig(Section):
 
     @property
     def families(self) -> tuple[Family, ...]:
-        """The families that leases draw from."""
+        """Returns the families that leases draw from."""
         return self.family if isinstance(self.family, tuple) else (self.family,)
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """The sides that leases draw from, in cells; family 'file' takes no notice of them."""
+        """Returns the sides that leases draw from, in cells; family 'file' ignores them."""
         return self.side if isinstance(self.side, tuple) else (self.side,)
 
     @property
     def most_cells(self) -> int:
-        """The most cells that a maze can have, walls included."""
+        """Returns the most cells that a maze can have, walls included."""
         return MAX_SIDE**2 if "file" in self.families else max(self.sides) ** 2
 
     @model_validator(mode="after")
     def _consistent(self) -> MazeConfig:
+        """Refuses settings that no maze can meet."""
         for family in self.families:
             for side in self.sides:
                 if family in ODD_SIDES and side % 2 == 0:
@@ -139,18 +143,19 @@ class MazeConfig(Section):
 
 
 class PolicyConfig(Section):
-    """What the robot senses and remembers, and the network that makes a policy of it."""
+    """The senses and the memory of the robot, and the network that makes a policy of them."""
 
     hidden: Annotated[int, Field(ge=1, le=1024)] = 16  # hidden units of the one hidden layer
-    # It senses which of the (2r+1)^2 - 1 cells around it are walls. 0: it is blind, and remembers what it bumps into.
+    # The robot senses which of the (2r+1)^2 - 1 cells around it are walls; at 0 it is blind, and remembers its bumps.
     radius: Annotated[int, Field(ge=0, le=4)] = 1
-    # attempts: it marks where it has been, in this attempt and in earlier ones; none: it remembers its last move alone.
+    # attempts: it marks where it has been, in this attempt and in earlier ones; none: it remembers only its last move.
     memory: Literal["none", "attempts"] = "attempts"
-    compass: bool = False  # whether it knows beforehand where the exits are
-    dreams: bool = True  # whether it dreams of ways through what it knows, and of shorter ones through what it does not
+    compass: bool = False  # the robot knows beforehand where the exits are
+    dreams: bool = True  # it dreams of ways through what it knows, and of shorter ways through what it does not know
 
     @model_validator(mode="after")
     def _dreams_of_something(self) -> PolicyConfig:
+        """Refuses dreams without a memory."""
         if self.dreams and self.memory == "none":
             raise ValueError(
                 "a robot without memory has nothing to dream of; set policy.dreams to false, or policy.memory to "
@@ -160,26 +165,27 @@ class PolicyConfig(Section):
 
 
 class InnerConfig(Section):
-    """Adaptation to one maze: theta' = f(theta, attempts)."""
+    """The adaptation to one maze: theta' = f(theta, attempts)."""
 
     rule: Literal["sgd", "meta-sgd", "learned"] = "learned"
     adapts: Literal["cells", "all"] = "cells"  # the fast weights of the cells alone, or every parameter of the policy
     estimator: Literal["first-order", "maml", "lvc", "dice"] = "lvc"
     steps: Annotated[int, Field(ge=1, le=100)] = 9  # K inner steps
     attempts: Annotated[int, Field(ge=1, le=1000)] = 1  # E attempts (episodes) before each inner step
-    # credit, what a step is reinforced by, before what is learned of it. policy-gradient: the attempt's return less
+    # The credit that a step is reinforced by, before a network adds to it. policy-gradient: the attempt's return less
     # that of the others in its maze, which is unbiased. cell-advantage: the return to go less its mean over all visits
     # to the cell, which tells the way from a detour. 'MODULE:FUNCTION': what a function of your own says.
     credit: Credit = "cell-advantage"
-    # What else the credit network of rule 'learned' knows of a step: functions of your own, one number of a step each.
+    # Further facts that the credit network of rule 'learned' knows of a step: functions of your own, a number a step.
     credit_features: Annotated[tuple[Feature, ...], BeforeValidator(_features)] = ()
-    discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9  # gamma of that return to go
+    discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9  # gamma of the return to go in the credit
     cell_step_size: Annotated[float, Field(ge=0.0)] = 5.0  # alpha of the fast weights; where rules that learn it start
-    step_size: Annotated[float, Field(ge=0.0)] = 0.02  # the same of the network's parameters, if all are adapted
+    step_size: Annotated[float, Field(ge=0.0)] = 0.02  # alpha of the network's parameters, if all are adapted
     credit_hidden: Annotated[int, Field(ge=1, le=256)] = 8  # hidden units of the credit network
 
     @model_validator(mode="after")
     def _features_of_a_network(self) -> InnerConfig:
+        """Refuses features of a network that there is not."""
         if self.credit_features and self.rule != "learned":
             raise ValueError(
                 f"inner.credit_features are for the credit network, which rule '{self.rule}' has not; "
@@ -198,28 +204,29 @@ class OuterConfig(Section):
     entropy: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the policy's entropy, nats
     gae_lambda: Share = 0.9  # lambda: how far credit reaches back, 1 to the start of the attempt
     exploration: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the E-MAML term; at 1 exact with estimator maml
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01  # of Adam; falls linearly to 0
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01  # Adam's at the start; it falls linearly to 0
     max_gradient_norm: Annotated[float, Field(gt=0.0)] = 0.2  # a longer meta-gradient is scaled down to it
 
 
 class RunConfig(Section):
-    """How much is done, in what portions, by whom."""
+    """The amount of work, and the portions in which it is done."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     updates: Positive = 1000
     mazes: Annotated[int, Field(ge=1, le=10_000)] = 60  # M mazes in a meta-batch
     mazes_per_lease: Positive = 30  # mazes an actor takes at a time
-    # Steps after which an attempt has failed, per cell of the maze, walls included: no maze's shortest way is as long.
+    # Steps after which an attempt has failed, per cell of the maze, walls included; no maze's shortest way is as long.
     horizon_per_cell: Annotated[float, Field(ge=1.0, le=100.0)] = 3.0
     discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.99  # gamma per step
     lag: Annotated[int, Field(ge=0, le=16)] = 1  # updates that rollouts are behind
     lease_timeout_s: Annotated[float, Field(gt=0.0)] = 10.0  # after which a lease is given to someone else
     checkpoint_every: Positive = 200  # updates
-    # The share of answers that the learner computes again, to see that nobody lies; 1: no update before all are.
+    # The share of rollouts that the learner computes again, to see that nobody lies; at 1 every update waits for all.
     audit: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
 
     @model_validator(mode="after")
     def _whole_leases(self) -> RunConfig:
+        """Refuses a batch that leases do not divide."""
         if self.mazes % self.mazes_per_lease:
             raise ValueError(
                 f"a batch of {self.mazes} mazes cannot be cut into leases of {self.mazes_per_lease}; "
@@ -229,21 +236,21 @@ class RunConfig(Section):
 
     @property
     def leases(self) -> int:
-        """Leases that make up one meta-batch."""
+        """Counts the leases that make up one meta-batch."""
         return self.mazes // self.mazes_per_lease
 
 
 def is_of_first_design(tree: Mapping[str, Any]) -> bool:
-    """Whether a tree of settings is one of clew's first design, of which this one can use neither theta nor config.
+    """Says whether a tree of settings is one of clew's first design, whose theta and config are of no use now.
 
-    Its horizon was one number for all mazes, which each of its checkpoints says.
+    Its horizon was one number for all mazes, which stands in each of its checkpoints.
     """
     run = tree.get("run")
     return isinstance(run, Mapping) and "horizon" in run
 
 
 class Config(Section):
-    """The whole tree."""
+    """All settings of a run."""
 
     maze: MazeConfig = MazeConfig()
     policy: PolicyConfig = PolicyConfig()
@@ -253,12 +260,13 @@ class Config(Section):
 
     @property
     def own(self) -> tuple[str, ...]:
-        """The functions of the user's own that it names, MODULE:FUNCTION, each once."""
+        """Lists the functions of the user's own that the config names, MODULE:FUNCTION, each once."""
         named = (*self.maze.families, self.inner.credit, *self.inner.credit_features)
         return tuple(dict.fromkeys(name for name in named if ":" in name))
 
     @model_validator(mode="after")
     def _counts_once(self) -> Config:
+        """Refuses to credit exploration twice."""
         if self.outer.exploration and self.inner.estimator == "dice":
             raise ValueError(
                 "estimator 'dice' already credits the attempts before adaptation with what they made possible; "

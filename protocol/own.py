@@ -1,7 +1,7 @@
 """Functions of the user's own, which a config names as "MODULE:FUNCTION", and the sources that they stand in.
 
 A module is looked for where Python looks for it, and at last in the working directory. Nothing here asks whether it may
-be imported: who gets a config from somebody else does that first (`actors.actor`).
+be imported: an actor, which gets its config from the learner, asks that first (`actors.actor`).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from protocol.config import ClewError, Config
 
 
 def module_of(name: str) -> str:
-    """The MODULE of a "MODULE:FUNCTION"."""
+    """Returns the MODULE of a "MODULE:FUNCTION"."""
     return name.partition(":")[0]
 
 
 def require(config: Config) -> None:
-    """ClewError where a function that the config names is not here."""
+    """Raises ClewError where a function that the config names is not here."""
     for name in config.own:
         function(name)
 
 
 @lru_cache
 def function(name: str) -> Callable[..., Any]:
-    """The function of a "MODULE:FUNCTION"; ClewError where there is none."""
+    """Imports the function of a "MODULE:FUNCTION"; raises ClewError where there is none."""
     module, _, attribute = name.partition(":")
     sources(module)  # a module that is not there, or cannot be compared, is not imported
     found = getattr(import_module(module), attribute, None)
@@ -43,14 +43,15 @@ def function(name: str) -> Callable[..., Any]:
 
 @lru_cache
 def sources(module: str) -> tuple[tuple[str, bytes], ...]:
-    """The name and the text of the module's file, or of all files of the package that it is in, in order.
+    """Reads the name and the text of a module's file, or of all files of the package that it is in, in order.
 
-    They are read once, before anything is imported: what is on the disk later may not be what this process runs.
+    They are read once, before anything is imported: the files on the disk may change later. Raises ClewError where
+    there are none.
     """
     top = module.partition(".")[0]
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    found = find_spec(top) if top != "__main__" else None  # every process has another
+    found = find_spec(top) if top != "__main__" else None  # every process has another one
     if found and found.submodule_search_locations:
         folders = [Path(folder) for folder in found.submodule_search_locations]
         files = [(path.relative_to(folder).as_posix(), path) for folder in folders for path in folder.rglob("*.py")]

@@ -21,9 +21,11 @@ from protocol.learning.inner import Made, adapt, initial_phi, initial_theta, unf
 from protocol.learning.policy import Phi, Scene, log_prob, scores
 from protocol.learning.trial import attempt_and_adapt
 from protocol.wire.messages import Attempts, Rollouts
-from protocol.world.maze import Floats, Ints, Mazes
+from protocol.world.cells import Floats, Ints
+from protocol.world.maze import Mazes
+from protocol.world.memory import Dream, Known
 from protocol.world.senses import Bytes, Observations, Sight
-from protocol.world.walk import Choose, Dream, Here, Known, Walk, learned, walk
+from protocol.world.walk import Choose, Here, Walk, learned, walk
 from tests import stepwise
 from tests.robot import Drawing, Past
 
@@ -85,7 +87,7 @@ def trials_of(replay: Replay, batch: Batch, config: Config) -> list[stepwise.Tri
         (outcome,) = stage.outcomes
         value_N = baseline.values(outcome, baseline.weights(fits[k].numpy()))
         value_W = torch.split(torch.from_numpy(value_N), lengths)
-        fact_W = torch.split(stage.made.known_GN.T, lengths) if k < config.inner.steps else []
+        fact_W = torch.split(stage.made.known_JN.T, lengths) if k < config.inner.steps else []
         for maze, (attempts, _) in enumerate(told):
             own = slice(maze * len(attempts), (maze + 1) * len(attempts))
             stages[maze].append(attempts)
@@ -141,10 +143,10 @@ class Walked:
             told.append((phi, log_prob(score_AN, delta_AN, phi.dream_DG, *dreams)))
             if k < last:
                 steps = Steps.of(done, self.mazes, self.horizon_M)
-                known_GN = like(hindsight(steps, self.knowns[k + 1].way_C, last - k - 1, self.config), theta_P)
+                known_JN = like(hindsight(steps, self.knowns[k + 1].way_C, last - k - 1, self.config), theta_P)
                 attempt_N, time_N = _index(steps.attempt_N, theta_P), _index(steps.time_N, theta_P)
                 pair_N = move_N * len(at_N) + _index(np.arange(len(at_N)), theta_P)
-                made = Made(steps.attempts, at_N, row_N, pair_N, attempt_N, time_N, known_GN)
+                made = Made(steps.attempts, at_N, row_N, pair_N, attempt_N, time_N, known_JN)
                 phi = adapt(phi, theta, told[-1][1], made, scene, last - k - 1, self.config)
         return told
 

@@ -35,8 +35,9 @@ from protocol.config import ClewError, Config
 from protocol.wire.address import Address
 from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
 from protocol.wire.keys import ActorKeys, LearnerKeys
-from protocol.wire.links import ACTOR_THETA, ACTOR_WORK, LearnerLinks, new_socket, send_all
+from protocol.wire.learner_links import LearnerLinks
 from protocol.wire.messages import CONTRACT, Bye, Hello, Lease, Rollouts, Theta, Welcome
+from protocol.wire.sockets import ACTOR_THETA, ACTOR_WORK, new_socket, send_all
 
 THETA = 16_384  # parameters: 64 KiB
 MAZES = 18  # of a lease: rollouts of about 20 kB

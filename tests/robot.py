@@ -10,7 +10,8 @@ from itertools import product
 import numpy as np
 
 from protocol.config import PolicyConfig
-from protocol.world.maze import EXIT, FREE, TRAP, WALL, Mazes
+from protocol.world.cells import EXIT, FREE, TRAP, WALL
+from protocol.world.maze import Mazes
 
 Cell = tuple[int, int]  # row, column
 

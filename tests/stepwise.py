@@ -15,7 +15,7 @@ from torch import Tensor
 from protocol.config import Config
 from protocol.learning import policy
 from protocol.learning.inner import CREDIT_SCALE, DREAM_SCALE, Theta, unflatten
-from protocol.world.maze import Floats
+from protocol.world.cells import Floats
 from protocol.world.walk import Walk
 from tests.robot import MOST_GAIN, NO_EXIT, NO_WAY, Cell, Drawing, Dream, Past, Robot
 

@@ -22,7 +22,8 @@ from protocol.learning.trial import attempt_and_adapt
 from protocol.wire.frames import Limits, decode, encode
 from protocol.wire.messages import Attempts, Lease, Rollouts
 from protocol.world import families
-from protocol.world.maze import EXIT, FREE, TRAP, WALL, Mazes
+from protocol.world.cells import EXIT, FREE, TRAP, WALL
+from protocol.world.maze import Mazes
 
 
 def config_of(**sections: dict[str, Any]) -> Config:

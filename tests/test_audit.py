@@ -25,7 +25,8 @@ from protocol.wire.frames import ACTOR_LIMITS, decode
 from protocol.wire.keys import ActorKeys
 from protocol.wire.messages import CONTRACT, Attempts, Bye, Fetch, Lease, Rollouts, Theta, Welcome
 from protocol.world import families
-from protocol.world.maze import Floats, Mazes
+from protocol.world.cells import Floats
+from protocol.world.maze import Mazes
 from tests.deadline import DEADLINE_S
 from tests.parties import Place, place
 from tests.test_cli import wait_until

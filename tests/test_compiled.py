@@ -23,9 +23,10 @@ from protocol.learning import exact
 from protocol.learning.inner import initial_theta, situations
 from protocol.learning.play import UnwalkableError, keys, replay, uniform
 from protocol.learning.trial import lease_trial
-from protocol.world.maze import Floats, Mazes
+from protocol.world.cells import Floats
+from protocol.world.maze import Mazes
+from protocol.world.memory import Known
 from protocol.world.senses import Observations, Sight
-from protocol.world.walk import Known
 from tests.batches import rollouts_of, with_more
 
 KINDS: dict[str, dict[str, Any]] = {

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from protocol.wire.actor_links import ActorLinks
 from protocol.wire.keys import ActorKeys
-from protocol.wire.links import ActorLinks
 from tests.engine import CHECKPOINT_EVERY, ROOT, Composed, Images, bridge, docker, inspect, run, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(2_700)]

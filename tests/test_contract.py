@@ -23,10 +23,14 @@ def change(path: Path, old: str, new: str) -> None:
 
 
 def test_comments_docstrings_layout_and_how_connections_are_made_lock_nobody_out(copy: Path) -> None:
-    change(copy / "learning/play.py", '"""How moves are drawn', '"""In which way moves are drawn')
-    change(copy / "learning/play.py", "A = len(MOVES)", "# of moves\n\nA = (\n    len(MOVES)\n)")
-    change(copy / "learning/play.py", '    """[W] where the random numbers of each attempt begin."""\n', "")
-    change(copy / "wire/links.py", "LINGER_MS = 500", "LINGER_MS = 600")
+    change(copy / "learning/play.py", '"""The draw of moves', '"""The drawing of moves')
+    change(copy / "world/cells.py", "A = len(MOVES)", "# of moves\n\nA = (\n    len(MOVES)\n)")
+    change(
+        copy / "learning/play.py",
+        '    """Draws a key for each attempt [W], which says where its random numbers begin."""\n',
+        "",
+    )
+    change(copy / "wire/sockets.py", "LINGER_MS = 500", "LINGER_MS = 600")
     assert contract(copy) == CONTRACT
 
 

@@ -118,10 +118,10 @@ def test_hindsight_is_that_of_one_step_after_another(seed: int, kind: str, attem
             for row in stepwise.hindsight(each, past.known_way(drawing), 1 - k, config)
             for known in row
         ]
-        known_GN = hindsight(steps, walked.knowns[k + 1].way_C, 1 - k, config)
-        assert known_GN.shape[0] == HINDSIGHT
-        np.testing.assert_allclose(known_GN.T, np.array(wanted), rtol=1e-6, atol=1e-6)
-        np.testing.assert_array_equal(known_GN[ADVANTAGE], advantage(steps, config))
+        known_JN = hindsight(steps, walked.knowns[k + 1].way_C, 1 - k, config)
+        assert known_JN.shape[0] == HINDSIGHT
+        np.testing.assert_allclose(known_JN.T, np.array(wanted), rtol=1e-6, atol=1e-6)
+        np.testing.assert_array_equal(known_JN[ADVANTAGE], advantage(steps, config))
 
 
 def test_cell_advantages_at_a_cell_add_up_to_nothing() -> None:

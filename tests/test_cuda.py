@@ -7,7 +7,7 @@ import torch
 
 from actors.actor import work_on
 from learner.admission import admit
-from learner.learner import find_device
+from learner.device import find_device
 from learner.outer import Batch, Gradient, meta_gradient
 from protocol.config import Config
 from protocol.learning.inner import initial_theta

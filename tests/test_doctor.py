@@ -14,7 +14,7 @@ import pytest
 from deploy.command import keys as keyring
 from protocol.config import Config
 from protocol.wire.frames import Limits, decode, encode
-from protocol.wire.links import LearnerLinks
+from protocol.wire.learner_links import LearnerLinks
 from protocol.wire.messages import Bye, Hello
 from tests.deadline import DEADLINE_S
 from tests.parties import UPDATES, Pace, Party, Place, new_place, place, undisturbed

@@ -26,8 +26,9 @@ from protocol.learning.inner import Made, adapt
 from protocol.learning.play import Scores, keys, play
 from protocol.learning.policy import Net, Phi, Scene, log_prob, scores
 from protocol.world.maze import Mazes
+from protocol.world.memory import Known
 from protocol.world.senses import Observations, Sight
-from protocol.world.walk import Known, learned
+from protocol.world.walk import learned
 from tests import batches
 from tests.batches import CPU, tried, with_more
 from tests.oracle import ExactMaze, cosine, slope
@@ -98,11 +99,11 @@ class Copies:
         asked = Scores(net, met, self.config.model_copy(update={"inner": ALL}))
         done = play(drawn, asked, met, known, horizon_M, keys(self.copies * self.attempts, self.rng))
         steps = Steps.of(done, self.mazes, horizon_M)
-        known_GN = hindsight(steps, learned(self.sight, known, done).way_C, 0, self.config)
+        known_JN = hindsight(steps, learned(self.sight, known, done).way_C, 0, self.config)
         index = (done.at_N, done.row_N, done.move_N, steps.attempt_N, steps.time_N)
         at_N, row_N, move_N, attempt_N, time_N = (torch.from_numpy(array.astype(np.int64)) for array in index)
         pair_N = move_N * len(at_N) + torch.arange(len(at_N))
-        made = Made(self.attempts, at_N, row_N, pair_N, attempt_N, time_N, torch.from_numpy(known_GN).double())
+        made = Made(self.attempts, at_N, row_N, pair_N, attempt_N, time_N, torch.from_numpy(known_JN).double())
         real = torch.zeros((), dtype=torch.float64)
         return made, Scene.of(met.features(), self.config, real, met.mazes(), self.copies)
 
@@ -174,7 +175,7 @@ def test_the_exact_value_is_the_mean_return_of_many_attempts(text: str, radius: 
     phi_P = bent(group.exact)
     made, _ = group.attempt(group.phi(phi_P.detach()[None]))
     length_W = torch.bincount(made.attempt_N)
-    found_W = torch.zeros(len(length_W), dtype=torch.float64).index_add(0, made.attempt_N, made.known_GN[2]) > 0
+    found_W = torch.zeros(len(length_W), dtype=torch.float64).index_add(0, made.attempt_N, made.known_JN[2]) > 0
     return_W = found_W * config.run.discount ** (length_W - 1)
     assert 0 < found_W.double().mean() < 1
     error = return_W.std() / math.sqrt(len(return_W))

@@ -26,7 +26,8 @@ from learner.checkpoint import Checkpoint
 from protocol.config import ClewError, Config, InnerConfig, MazeConfig, OuterConfig, PolicyConfig, RunConfig
 from protocol.learning.inner import initial_theta
 from protocol.world import families
-from protocol.world.maze import EXIT, FREE, Mazes, held_out
+from protocol.world.cells import EXIT, FREE
+from protocol.world.maze import Mazes, held_out
 from tests import forked
 from tests.records import record_of
 from tests.test_cli import ENVIRONMENT

@@ -15,22 +15,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from protocol.config import MazeConfig
+from protocol.world.cells import EXIT, FREE, MOVES, TRAP, UNREACHABLE, WALL, Bools, Ints, Kinds, MazeError
 from protocol.world.families import sample
-from protocol.world.maze import (
-    EXIT,
-    FREE,
-    MOVES,
-    TRAP,
-    UNREACHABLE,
-    WALL,
-    Bools,
-    Ints,
-    Kinds,
-    MazeError,
-    Mazes,
-    distance,
-    shortest_M,
-)
+from protocol.world.maze import Mazes, distance, shortest_M
 from protocol.world.maze import held_out as is_held_out
 from protocol.world.trees import depth_first, uniform
 

@@ -15,7 +15,7 @@ import pytest
 from learner.checkpoint import Checkpoint, save
 from protocol.learning.inner import initial_theta
 from protocol.wire.frames import Limits, decode, encode
-from protocol.wire.links import LearnerLinks
+from protocol.wire.learner_links import LearnerLinks
 from protocol.wire.messages import Bye, Hello, Lease, Message, Rollouts, Theta, Welcome
 from tests.deadline import DEADLINE_S
 from tests.test_processes import (

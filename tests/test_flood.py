@@ -21,10 +21,11 @@ from learner.clerk import Clerk
 from learner.reception import LINES_AT_ONCE
 from protocol.learning.inner import initial_theta
 from protocol.wire import descriptors
+from protocol.wire.actor_links import ActorLinks
 from protocol.wire.address import metrics_target
 from protocol.wire.frames import Limits, encode
 from protocol.wire.keys import ActorKeys, LearnerKeys
-from protocol.wire.links import TOPICS, ActorLinks, LearnerLinks
+from protocol.wire.learner_links import TOPICS, LearnerLinks
 from protocol.wire.messages import CONTRACT, Bye, Hello
 from tests.parties import RUN, Party, Place, page, place
 from tests.test_cli import ENDLESS, ROOT, wait_until
@@ -60,7 +61,7 @@ from pathlib import Path
 from contextlib import closing
 from protocol.wire.frames import Limits
 from protocol.wire.keys import ActorKeys, LearnerKeys
-from protocol.wire.links import LearnerLinks
+from protocol.wire.learner_links import LearnerLinks
 keys = Path(sys.argv[1])
 mine = ActorKeys.of(keys / "ann")
 def peer(name=b""):
@@ -103,7 +104,8 @@ def test_a_peer_that_takes_the_name_of_the_next_connection_ends_nobody(keys: Pat
 FIRST_NAME = """
 from contextlib import closing
 from protocol.wire.frames import Limits
-from protocol.wire.links import ActorLinks, LearnerLinks
+from protocol.wire.actor_links import ActorLinks
+from protocol.wire.learner_links import LearnerLinks
 with closing(LearnerLinks("tcp://127.0.0.1:*", Limits(10_000))) as learner:
     with closing(ActorLinks(str(learner.address))) as actor:
         actor.send([b"hello"])
@@ -203,7 +205,7 @@ def test_a_flood_of_topics_takes_no_memory_and_theta_still_reaches_whoever_follo
             with caplog.at_level("WARNING", "clew"):
                 while not caplog.messages:
                     learner.publish([b"theta"])
-                    assert learner._topics <= TOPICS
+                    assert learner._theta.topics <= TOPICS
 
             def arrives() -> bool:
                 learner.publish([b"theta"])

@@ -13,8 +13,8 @@ import msgpack
 import numpy as np
 import pytest
 
+from protocol.wire.actor_links import ActorLinks
 from protocol.wire.frames import Limits, encode
-from protocol.wire.links import ActorLinks, Frames
 from protocol.wire.messages import (
     CONTRACT,
     Bye,
@@ -26,7 +26,8 @@ from protocol.wire.messages import (
     Theta,
     Welcome,
 )
-from protocol.world.maze import TRAP, WALL
+from protocol.wire.sockets import Frames
+from protocol.world.cells import TRAP, WALL
 from tests.test_processes import House, Impostor, Learner, new_house, with_run
 from tests.test_wire import packed
 

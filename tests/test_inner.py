@@ -170,10 +170,10 @@ def test_what_is_done_at_one_maze_does_not_move_another() -> None:
 
 def test_credit_is_that_of_one_step_after_another_and_starts_as_the_advantage() -> None:
     config = config_of(credit_hidden=6)
-    known_GN = np.random.default_rng(0).normal(size=(HINDSIGHT, 50)).astype(np.float32)
+    known_JN = np.random.default_rng(0).normal(size=(HINDSIGHT, 50)).astype(np.float32)
     theta = unflatten(torch.from_numpy(random_theta(config)).double(), config)
-    known = torch.from_numpy(known_GN).double()
-    wanted = torch.stack([stepwise.credit(facts, theta) for facts in known_GN.T.tolist()])
+    known = torch.from_numpy(known_JN).double()
+    wanted = torch.stack([stepwise.credit(facts, theta) for facts in known_JN.T.tolist()])
     torch.testing.assert_close(credit(theta, known), wanted, rtol=1e-9, atol=1e-9)
     begun = unflatten(torch.from_numpy(initial_theta(config)).double(), config)
     for each in (begun, {name: value for name, value in theta.items() if not name.startswith("credit")}):
@@ -202,10 +202,10 @@ def test_arrays_and_tensors_agree_on_credit_and_dreams(dtype: Any) -> None:
     config = make_config(2)
     theta_P = random_theta(config).astype(dtype)
     here, there = unflatten(theta_P, config), unflatten(torch.from_numpy(theta_P), config)
-    known_GN = np.random.default_rng(0).normal(size=(HINDSIGHT, 50)).astype(dtype)
+    known_JN = np.random.default_rng(0).normal(size=(HINDSIGHT, 50)).astype(dtype)
     tolerance = 1e-5 if dtype is np.float32 else 1e-12
     for mine, other in (
-        (credit(here, known_GN), credit(there, torch.from_numpy(known_GN))),
+        (credit(here, known_JN), credit(there, torch.from_numpy(known_JN))),
         (dreams(here, 2, config), dreams(there, 2, config)),
     ):
         assert mine.dtype == dtype

@@ -13,9 +13,11 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from protocol.config import ClewError
+from protocol.wire.actor_links import ActorLinks
 from protocol.wire.address import MAX_IPC_PATH, Address, host_port
 from protocol.wire.frames import Limits
-from protocol.wire.links import ActorLinks, Frames, LearnerLinks
+from protocol.wire.learner_links import LearnerLinks
+from protocol.wire.sockets import Frames
 from tests.deadline import DEADLINE_S
 
 LIMITS = Limits(frame_bytes=10_000)
@@ -118,7 +120,7 @@ def test_a_message_that_is_too_large_cuts_the_connection_not_the_learner(bind: s
 HOSTS = "127.0.0.1 localhost both\n::1 only6 both\n"
 CONNECT = """
 import sys, time
-from protocol.wire.links import ActorLinks
+from protocol.wire.actor_links import ActorLinks
 actor = ActorLinks(sys.argv[1])
 while not actor.connection:
     actor.receive(0.1)
@@ -160,7 +162,7 @@ def test_an_ipc_path_may_be_as_long_as_its_address_says(tmp_path: Path) -> None:
     with TemporaryDirectory(dir="/tmp") as folder:
         path = f"{folder}/{'x' * (MAX_IPC_PATH - len(folder) - 1)}"
         with linked(f"ipc://{path}") as (learner, actor, name):
-            assert str(learner.theta_address) == f"ipc://{path}.theta"
+            assert str(learner._theta.address) == f"ipc://{path}.theta"
             assert learner.send(name, [b"lease"])
             assert heard(actor) == [b"lease"]
 

@@ -13,22 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.config import MAX_SIDE
-from protocol.world.maze import (
-    EXIT,
-    FREE,
-    MOVES,
-    TRAP,
-    UNREACHABLE,
-    WALL,
-    Kinds,
-    MazeError,
-    Mazes,
-    distance,
-    held_out,
-    read_mazes,
-    shortest_M,
-    to_exit,
-)
+from protocol.world.cells import EXIT, FREE, MOVES, TRAP, UNREACHABLE, WALL, Kinds, MazeError
+from protocol.world.maze import Mazes, distance, held_out, read_mazes, shortest_M, to_exit
 
 SNAKE = "S.#\n#.#\n#.E"
 POSTS = """\

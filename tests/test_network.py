@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 
 from deploy.command import keys as keyring
+from protocol.wire.actor_links import ActorLinks
 from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
 from protocol.wire.keys import ActorKeys, LearnerKeys
-from protocol.wire.links import ActorLinks, Frames, LearnerLinks
+from protocol.wire.learner_links import LearnerLinks
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Ping, Welcome
+from protocol.wire.sockets import Frames
 from tests.deadline import DEADLINE_S
 from tests.proxy import Endpoint, Proxy
 from tests.test_processes import (

@@ -7,8 +7,9 @@ import signal
 from contextlib import closing
 
 from protocol.config import Config
+from protocol.wire.actor_links import ActorLinks
 from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
-from protocol.wire.links import ActorLinks, LearnerLinks
+from protocol.wire.learner_links import LearnerLinks
 from protocol.wire.messages import Bye, Hello
 from tests.deadline import DEADLINE_S
 from tests.parties import Party, Place, metric, page, place
@@ -57,8 +58,8 @@ def test_an_actor_is_ready_while_there_is_a_learner_and_all_that_is_said_is_json
     assert actor.metric("clew_actor_reconnects_total") == 1
     again.process.terminate()
     again.ends()
-    way = [f"connected to {place.address}", f"works for the learner at {place.address}"]
-    there_and_gone = [*way, f"no connection to {place.address}"]
+    way = [f"the actor is connected to {place.address}", f"the actor works for the learner at {place.address}"]
+    there_and_gone = [*way, f"the actor has no connection to {place.address}"]
     # Between them, it says where it looks for a learner, and why in vain.
     wait_until(lambda: [event for event in events(actor) if event in there_and_gone] == there_and_gone * 2)
     actor.process.terminate()

@@ -19,8 +19,9 @@ from protocol.compiled import compiled
 from protocol.config import ClewError, Config, InnerConfig, MazeConfig
 from protocol.learning.inner import initial_theta, unflatten
 from protocol.wire.contract import own_contract
+from protocol.world.cells import EXIT, WALL
 from protocol.world.families import sample, try_out
-from protocol.world.maze import EXIT, WALL, held_out
+from protocol.world.maze import held_out
 from tests.parties import Place, place
 from tests.test_cli import ROOT, TINY, assert_refused, clew
 

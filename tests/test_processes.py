@@ -23,10 +23,12 @@ import pytest
 from actors.actor import work_on
 from learner.record import Record
 from protocol.config import ClewError, Config
+from protocol.wire.actor_links import ActorLinks
 from protocol.wire.frames import ACTOR_LIMITS, Limits, decode, encode
 from protocol.wire.keys import ActorKeys
-from protocol.wire.links import ActorLinks, Frames, LearnerLinks
+from protocol.wire.learner_links import LearnerLinks
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Lease, Message, Rollouts, Theta
+from protocol.wire.sockets import Frames
 from tests.deadline import DEADLINE_S
 
 UPDATES = 24
@@ -67,7 +69,8 @@ def guarded(run: Callable[[], None]) -> None:
 
 
 def learn(config: Config, run_dir: Path, bind: str, resume: bool, out: Connection) -> None:
-    from learner.learner import Learner, find_device, live
+    from learner.device import find_device
+    from learner.learner import Learner, live
 
     guarded(lambda: live(Learner(config, run_dir, bind, find_device("cpu"), resume, on_update=out.send)))
 

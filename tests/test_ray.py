@@ -16,7 +16,7 @@ import pytest
 from deploy.command import keys as keyring
 from protocol.config import Config
 from protocol.wire.frames import Limits, encode
-from protocol.wire.links import LearnerLinks
+from protocol.wire.learner_links import LearnerLinks
 from protocol.wire.messages import Bye
 from tests.parties import RUN, Party, Place, metric, new_place, place
 from tests.proxy import Proxy

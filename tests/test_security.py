@@ -17,7 +17,7 @@ import pytest
 
 from deploy.command import keys as keyring
 from protocol.wire.frames import Limits
-from protocol.wire.links import LearnerLinks
+from protocol.wire.learner_links import LearnerLinks
 from tests.deadline import DEADLINE_S
 from tests.parties import UPDATES, Pace, Party, Place, place, undisturbed
 from tests.proxy import Endpoint, Proxy

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.config import PolicyConfig
-from protocol.world.maze import NO_MOVE
+from protocol.world.cells import NO_MOVE
 from protocol.world.senses import ALL_MARKS, MARK_BITS, MARKS, Observations, Sight, features, offsets, open_moves, turns
 from tests.robot import BUMPED, VISITED_2, Drawing, Past, Robot, mazes_of, random_drawing
 

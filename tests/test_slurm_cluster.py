@@ -149,7 +149,7 @@ def test_what_slurm_takes_away_comes_back_under_its_name(cluster: Cluster) -> No
     assert cluster.running() == dict.fromkeys(elements, "node1")
     for element in elements:
         log = cluster.enter(f"cat clew-actor-{element}.log")
-        assert len(re.findall(rf"actor=actor-{element} \| works for the learner", log)) == 2
+        assert len(re.findall(rf"actor=actor-{element} \| the actor works for the learner", log)) == 2
     docker("start", cluster.container("node2"))
     until(lambda: cluster.nodes("idle") == 1)
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from protocol.config import Config
+from protocol.wire.actor_links import ActorLinks
 from protocol.wire.frames import ACTOR_LIMITS, decode, encode
-from protocol.wire.links import ActorLinks
 from protocol.wire.messages import CONTRACT, Bye, Hello, Lease, Rollouts
 from tests.test_cli import ENDLESS, children, first_line, records, running, wait_until
 from tests.test_processes import House, Impostor, new_house, with_run

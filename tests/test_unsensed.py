@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from protocol.config import Config
 from protocol.learning.credit import Steps, hindsight
-from protocol.world.walk import Known
+from protocol.world.memory import Known
 from tests.batches import Given, Walked, Wanderer, make_config, random_theta
 from tests.robot import Drawing, Past, mazes_of, random_drawing, square
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from protocol.config import PolicyConfig
 from protocol.world.maze import Mazes
+from protocol.world.memory import Known
 from protocol.world.senses import Observations, Sight
-from protocol.world.walk import Known, Walk, learned, walk
+from protocol.world.walk import Walk, learned, walk
 from protocol.world.ways import VISITED
 from tests.batches import Given, Wanderer, members
 from tests.robot import (

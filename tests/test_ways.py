@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.config import MAX_SIDE
-from protocol.world.maze import Kinds
+from protocol.world.cells import Kinds
 from protocol.world.ways import VISITED, by_shape, closed, flood, hopeful_way, known_way
 from tests.robot import FAR, Cell, Drawing, Past, mazes_of, steps_to
 

@@ -24,7 +24,8 @@ from learner import checkpoint
 from protocol.config import Config
 from protocol.learning.trial import attempt_and_adapt
 from protocol.world import families
-from protocol.world.maze import Floats, Mazes, shortest_M
+from protocol.world.cells import Floats
+from protocol.world.maze import Mazes, shortest_M
 
 CONFIG = Path(__file__).parent.parent / "configs" / "perfect.toml"
 TARGET = 1.02  # steps over the shortest way after one inner step, to be reached on held-out mazes

@@ -21,10 +21,10 @@ import typer
 from deploy.command.options import Keys
 from protocol.config import ClewError
 from protocol.wire import descriptors
+from protocol.wire.actor_links import ActorLinks
 from protocol.wire.address import Address
 from protocol.wire.frames import ACTOR_LIMITS, WireError, decode, encode
 from protocol.wire.keys import ActorKeys
-from protocol.wire.links import ActorLinks
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Message, Theta, Welcome
 from protocol.wire.reach import REMEDY, fault
 
@@ -89,7 +89,7 @@ def torch_device() -> Finding:
         return Finding("torch", True, f"not installed: {can}")
     import torch
 
-    from learner.learner import find_device
+    from learner.device import find_device
 
     return Finding("torch", True, f"{torch.__version__}, device {find_device('auto').type}")
 

@@ -58,7 +58,7 @@ def learner(
     """Run a learner alone, and start actors by hand. Under torchrun it is one of several processes."""
     require("torch", "safetensors")
     from learner import checkpoint
-    from learner.learner import find_device, repeat_exactly
+    from learner.device import find_device, repeat_exactly
     from learner.parallel import RankError, Seat, Team, follow
 
     keep_freed_memory()

@@ -52,7 +52,7 @@ def end_with_parent() -> None:
 
 def learn(config: dict[str, Any], run_dir: str, bind: str, device: str, resume: bool, metrics_port: int | None) -> int:
     """Runs the learner and returns the exit code."""
-    from learner.learner import find_device
+    from learner.device import find_device
 
     try:
         settings = Config.model_validate(config)

@@ -94,7 +94,7 @@ class Fleet:
 
     @property
     def actors_alive(self) -> int:
-        """How many actors are running."""
+        """Returns how many actors are running."""
         return sum(post.process.poll() is None for post in self._actors)
 
     def stop(self, in_haste: Callable[[], bool] = lambda: False) -> None:

@@ -23,7 +23,7 @@ GROUPS_AT_ONCE, DRAWN_AT_ONCE = 10_000, 1_000_000  # groups, and members of all 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the attempts of one stage ended: those that every robot made under one policy."""
+    """The ends of the attempts of one stage: those that every robot made under one policy."""
 
     success_MZ: Reals  # [M, Z] share of the robot's attempts that reached an exit
     steps_MZ: Reals  # [M, Z] mean steps of them, where a failure counts as the horizon
@@ -43,7 +43,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Point:
-    """What attempts were worth after a number of earlier ones."""
+    """The worth of attempts after a number of earlier ones."""
 
     attempts: int  # at the same maze before these
     success: Estimate  # share that reached an exit

@@ -17,7 +17,8 @@ from deploy.study.explorer import explore
 from learner import checkpoint
 from protocol.config import ClewError, Config
 from protocol.learning.trial import Trial, attempt_and_adapt
-from protocol.world.maze import EXIT, Floats, Indices, Ints, Mazes
+from protocol.world.cells import EXIT, Floats, Indices, Ints
+from protocol.world.maze import Mazes
 from protocol.world.senses import offsets
 from protocol.world.walk import Walk
 
@@ -40,7 +41,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Scores:
-    """What the policy reached in some mazes, and what an explorer reaches there."""
+    """Scores of the policy in some mazes, and of an explorer there."""
 
     name: str
     mazes: int
@@ -52,7 +53,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `clew evaluate` finds."""
+    """The findings of `clew evaluate`."""
 
     exam: Exam
     robots: int  # Z

@@ -16,7 +16,8 @@ from deploy.process.settings import explain
 from protocol.config import ODD_SIDES, ClewError, Config, MazeConfig
 from protocol.learning.credit import horizons
 from protocol.world import families
-from protocol.world.maze import Ints, Mazes, read_mazes, shortest_M
+from protocol.world.cells import Ints
+from protocol.world.maze import Mazes, read_mazes, shortest_M
 
 
 @dataclass(frozen=True)

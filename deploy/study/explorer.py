@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from protocol.world.maze import EXIT, FREE, UNREACHABLE, Bools, Ints, Mazes, distance
+from protocol.world.cells import EXIT, FREE, UNREACHABLE, Bools, Ints
+from protocol.world.maze import Mazes, distance
 
 
 @dataclass(frozen=True)
 class Explored:
-    """What explorers reached, one in each maze. Traps and the horizon hold for them as for the policy."""
+    """The results of explorers, one in each maze. Traps and the horizon hold for them as for the policy."""
 
     found_M: Bools  # [M] whether it reached an exit; if not, it knows no way to one either
     first_M: Ints  # [M] steps of its first attempt; the horizon where it failed

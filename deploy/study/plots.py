@@ -28,7 +28,8 @@ from deploy.study.evaluate import Evaluation, Scores
 from deploy.study.routes import Route, Shown
 from learner.record import Record
 from protocol.config import ClewError, Config
-from protocol.world.maze import EXIT, TRAP, WALL, Floats, Indices, Mazes
+from protocol.world.cells import EXIT, TRAP, WALL, Floats, Indices
+from protocol.world.maze import Mazes
 
 mpl.rcParams["text.parse_math"] = False  # names of mazes are names of files: a dollar sign is one
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from deploy.study.evaluate import Evaluation, portions
 from protocol.config import Config
-from protocol.world.maze import EXIT, Floats, Indices, Mazes, to_exit
+from protocol.world.cells import EXIT, Floats, Indices
+from protocol.world.maze import Mazes, to_exit
 from protocol.world.walk import Walk
 
 SHOWN = 4  # mazes
@@ -29,7 +30,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a robot did in a maze that is drawn."""
+    """The attempts of a robot in a maze that is drawn."""
 
     name: str
     maze: Mazes  # M = 1

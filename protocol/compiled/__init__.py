@@ -1,6 +1,6 @@
 """Some functions of `world` and `learning` once more, as machine code that numba makes: one element after another.
 
-Every result has the same bits as that of the function of the same name there, which says what is computed and why, and
+Every result has the same bits as that of the function of the same name there, which says what is computed and why;
 tests compare the two. Without numba everything runs as well, several times slower.
 """
 
@@ -19,7 +19,7 @@ Numbers = npt.NDArray[Any]
 
 @lru_cache
 def compiled(module: str) -> Any:
-    """A module of this package; None where numba is not installed, or told by its NUMBA_DISABLE_JIT to do nothing."""
+    """Returns a module of this package; None where numba is not installed, or switched off by NUMBA_DISABLE_JIT."""
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         return None
     try:
@@ -30,12 +30,12 @@ def compiled(module: str) -> Any:
 
 
 def plain(array: Numbers) -> Numbers:
-    """The same numbers in an array that may be written, row after row: numba compiles anew for every other kind."""
+    """Returns the numbers in a writable array, row after row: for every other kind numba would compile once more."""
     return array if array.flags.carray else np.array(array, order="C")
 
 
 def machine_code(function: Any) -> Any:
-    """Decorates what numba shall compile: when it is first called, and kept on disk from then on."""
+    """Decorates a function that numba shall compile when it is first called, and keep on disk from then on."""
     from numba import njit
 
     return njit(cache=True, nogil=True, error_model="numpy")(function)

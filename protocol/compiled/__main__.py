@@ -1,4 +1,4 @@
-"""`python -m protocol.compiled` compiles everything beforehand, so that no process has to when it starts."""
+"""Compiles everything beforehand, so that no process has to when it starts: `python -m protocol.compiled`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from protocol.learning.credit import horizons
 from protocol.learning.inner import initial_theta
 from protocol.learning.play import replay
 from protocol.learning.trial import lease_trial
+from protocol.world.memory import Known
 from protocol.world.senses import Observations, Sight
-from protocol.world.walk import Known
 
 
 def main() -> None:
-    """Walks through a few mazes with every part of the machine code, and through them again as the learner does."""
+    """Walks through a few mazes with every part of the machine code, and once more as the learner does."""
     config = Config()
     mazes, trial = lease_trial(initial_theta(config), (0,), config)
     first, known = trial.walks[0], Known.nothing(mazes.cells)

@@ -1,13 +1,14 @@
-"""The loop-erased paths and the hindsight of `learning/credit.py`, and the situations of `learning/inner.py`."""
+"""Machine code of `learning/credit.py`, of the situations of `learning/inner.py`, and of `learner.baseline`."""
 
-# W attempts, N steps of all attempts, C cells of all mazes
+# W attempts, N steps of all attempts, C cells of all mazes, A moves, S situations, J facts that hindsight knows of a
+# step, F features of the baseline
 
 from __future__ import annotations
 
 import numpy as np
 
 from protocol.compiled import Numbers, machine_code
-from protocol.world.maze import UNREACHABLE
+from protocol.world.cells import UNREACHABLE
 
 
 @machine_code
@@ -37,7 +38,7 @@ def fill_path(length_W: Numbers, leaving_N: Numbers, path_N: Numbers) -> None:
 
 @machine_code
 def fill_hindsight(
-    known_GN: Numbers,
+    known_JN: Numbers,
     ahead_CA: Numbers,
     way_C: Numbers,
     at_N: Numbers,
@@ -50,31 +51,31 @@ def fill_hindsight(
     attempt_N: Numbers,
     soon: float,
 ) -> None:
-    """Fills in the rows of `credit.hindsight` from the third on. `soon`: how few attempts are left."""
+    """Fills in the rows of `credit.hindsight` from the third on. `soon`: 1 / (1 + attempts that are left)."""
     for row in range(len(at_N)):
         at, attempt = at_N[row], attempt_N[row]
         to = ahead_CA[at, move_N[row]]
         known = way_C[at] != UNREACHABLE and way_C[to] != UNREACHABLE
-        known_GN[2, row] = found_W[attempt]
-        known_GN[3, row] = path_N[row]
-        known_GN[4, row] = leaving_N[row] == row
-        known_GN[5, row] = to == at
-        known_GN[6, row] = time_N[row] / horizon_W[attempt]
-        known_GN[7, row] = known and way_C[to] < way_C[at]
-        known_GN[8, row] = known and way_C[to] > way_C[at]
-        known_GN[9, row] = soon
-        known_GN[10, row] = 1
+        known_JN[2, row] = found_W[attempt]
+        known_JN[3, row] = path_N[row]
+        known_JN[4, row] = leaving_N[row] == row
+        known_JN[5, row] = to == at
+        known_JN[6, row] = time_N[row] / horizon_W[attempt]
+        known_JN[7, row] = known and way_C[to] < way_C[at]
+        known_JN[8, row] = known and way_C[to] > way_C[at]
+        known_JN[9, row] = soon
+        known_JN[10, row] = 1
 
 
 def numbered(code_N: Numbers) -> tuple[Numbers, Numbers]:
-    """[N] the number of each code, in the order in which they come, and [S] where each comes first."""
+    """Numbers codes [N] in the order in which they come, and says where each comes first [S]."""
     number_N, first_N = np.empty((2, len(code_N)), np.intp)
     return number_N, first_N[: fill_numbers(code_N, number_N, first_N)].copy()
 
 
 @machine_code
 def fill_numbers(code_N: Numbers, number_N: Numbers, first_N: Numbers) -> int:
-    """Fills in what `numbered` says; S."""
+    """Fills in both results of `numbered`, and returns S."""
     room = 16
     while room < 2 * len(code_N):
         room *= 2

@@ -1,6 +1,4 @@
-"""`learning/exact.py` and the random numbers of `learning/play.py`."""
-
-# N elements, or rows, F what is summed over
+"""Machine code of `learning/exact.py`, and of the random numbers of `learning/play.py`."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ POWER_OF_2 = 2.0 ** np.arange(-MOST_POWER, MOST_POWER + 1)
 
 @machine_code
 def exp_of(x: float) -> float:
-    """e^x of one number."""
+    """Computes e^x of one number."""
     x = min(max(x, LEAST), MOST)
     power = np.floor(x * LOG2_E + 0.5)
     rest = (x - power * LN2_HIGH) - power * LN2_LOW
@@ -39,14 +37,14 @@ def exp_of(x: float) -> float:
 
 @machine_code
 def exp_all(x: Numbers, result: Numbers) -> None:
-    """Fills `result` [N] with e^x of `x` [N]."""
+    """Fills `result` with e^x of `x`, which is as long."""
     for row in range(len(x)):
         result[row] = exp_of(float(x[row]))
 
 
 @machine_code
 def log_all(x: Numbers, result: Numbers) -> None:
-    """Fills `result` [N] with the logarithms of `x` [N]."""
+    """Fills `result` with the logarithms of `x`, which is as long."""
     for row in range(len(x)):
         share, power = math.frexp(float(x[row]))
         if share < ROOT_HALF:
@@ -62,7 +60,7 @@ def log_all(x: Numbers, result: Numbers) -> None:
 
 @machine_code
 def product(left: Numbers, right: Numbers, result: Numbers) -> None:
-    """Fills `result` [N, C] with the product of [N, F] and [F, C]."""
+    """Fills `result` [rows, columns] with the product of [rows, terms] and [terms, columns]."""
     for row in range(left.shape[0]):
         for column in range(right.shape[1]):
             result[row, column] = left[row, 0] * right[0, column]
@@ -74,7 +72,7 @@ def product(left: Numbers, right: Numbers, result: Numbers) -> None:
 
 @machine_code
 def uniform(key: np.uint64, time: int) -> float:
-    """The random number of one attempt at one time."""
+    """Computes the random number of one attempt at one time."""
     x = key + np.uint64(time) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,44 +1,45 @@
-"""The depth-first trees of `world/trees.py`, one maze after another."""
+"""Machine code of the depth-first trees of `world/trees.py`, one maze after another."""
 
-# T steps of growth, M mazes, R rooms of one maze, with a frame around them, A moves
+# M mazes, A moves
 
 from __future__ import annotations
 
 import numpy as np
 
 from protocol.compiled import Numbers, machine_code
+from protocol.world.cells import A
 
 
 @machine_code
 def grow(
-    chance_TX: Numbers,
+    chances: Numbers,
     straight: float,
     around_A: Numbers,
-    seen_MR: Numbers,
-    parent_MR: Numbers,
-    way_MR: Numbers,
+    seen: Numbers,
+    parent: Numbers,
+    way: Numbers,
     depth_M: Numbers,
 ) -> None:
-    """Some steps of `trees.depth_first`, with its arrays. `chance_TX`: the random numbers of each."""
-    mazes, moves = len(depth_M), len(around_A)
+    """Makes some steps of `trees.depth_first`, with its arrays. `chances`: [steps, M * A or more] random numbers."""
+    mazes = len(depth_M)
     for maze in range(mazes):
-        seen_R, parent_R, way_R = seen_MR[maze], parent_MR[maze], way_MR[maze]
+        seen_here, parent_here, way_here = seen[maze], parent[maze], way[maze]
         depth = depth_M[maze]
-        for time in range(len(chance_TX)):
-            at = way_R[depth]
+        for time in range(len(chances)):
+            at = way_here[depth]
             best, chosen = -2.0, 0
-            for move in range(moves):
+            for move in range(A):
                 room = at + around_A[move]
-                chance = chance_TX[time, maze * moves + move]
-                if straight and room - at == at - parent_R[at] and chance_TX[time, mazes * moves + maze] < straight:
+                chance = chances[time, maze * A + move]
+                if straight and room - at == at - parent_here[at] and chances[time, mazes * A + maze] < straight:
                     chance += np.float32(1)
-                if seen_R[room]:
+                if seen_here[room]:
                     chance = np.float32(-1)
                 if chance > best:
                     best, chosen = chance, room
-            if not seen_R[chosen]:
+            if not seen_here[chosen]:
                 depth += 1
-                parent_R[chosen], way_R[depth], seen_R[chosen] = at, chosen, True
+                parent_here[chosen], way_here[depth], seen_here[chosen] = at, chosen, True
             else:
                 depth = max(depth - 1, 0)
         depth_M[maze] = depth

@@ -1,7 +1,7 @@
-"""`play` and `replay` of `learning/play.py`: arrays for the machine code of `walk`, and room for what it says."""
+"""The functions `play` and `replay` of `learning/play.py`, which prepare arrays for the machine code of `walk`."""
 
-# M mazes, C cells of all mazes, W walkers, N steps, U distinct observations, F features, H hidden units, A moves,
-# L looks, G gains, I cells of one maze, R room for observations
+# M mazes, C cells of all mazes, W walkers, N steps of all attempts, F features of an observation, H hidden units,
+# A moves, L looks, B cells seen around one, D kinds of dream, G gains of a dream, O places for observations
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from protocol.compiled.records import Ground, Met, Mind, Robot, Told
 from protocol.compiled.walk import ALL_DONE, MET_TOO_MANY, UNWALKABLE, walk_on
 from protocol.learning.play import FIRST_STEPS, Keys, Scores, UnwalkableError, factors
 from protocol.learning.policy import SHARE_A16, Phi
-from protocol.world.maze import MOVES, Ints
+from protocol.world.cells import MOVES, A, Ints
+from protocol.world.memory import Known
 from protocol.world.senses import Bytes, Observations, offsets, turns
-from protocol.world.walk import Known, Walk
+from protocol.world.walk import Walk
 
-A = len(MOVES)
 NOBODY = Mind(
     turns_AF=np.zeros((A, 0), np.intp),
     wall_A=np.zeros(A, np.intp),
@@ -27,13 +27,13 @@ NOBODY = Mind(
     dream_DG=np.zeros((2, 0), np.float32),
     share_A16=SHARE_A16,
     key_W=np.zeros(0, np.uint64),
-    score_RA=np.zeros((0, A), np.float32),
-    odds_RA=np.zeros((0, A)),
+    score_OA=np.zeros((0, A), np.float32),
+    odds_OA=np.zeros((0, A)),
 )
 
 
 def play(phi: Phi, scores: Scores, met: Observations, known: Known, horizon_M: Ints, key_W: Keys) -> Walk:
-    """`play.play`."""
+    """Makes attempts with the policies `phi`, as `protocol.learning.play.play` does."""
     policy = met.sight.policy
     shared = phi.net["in"].ndim == 2
     net = {name: value[None] if shared else value for name, value in phi.net.items()}
@@ -49,8 +49,8 @@ def play(phi: Phi, scores: Scores, met: Observations, known: Known, horizon_M: I
         dream_DG=phi.dream_DG,
         share_A16=SHARE_A16,
         key_W=key_W,
-        score_RA=scores.score_RA,
-        odds_RA=scores.odds_RA,
+        score_OA=scores.score_OA,
+        odds_OA=scores.odds_OA,
     )
     walkers = len(key_W)
     told = _room(walkers, FIRST_STEPS * walkers, np.zeros(walkers, np.int32), None)
@@ -58,13 +58,13 @@ def play(phi: Phi, scores: Scores, met: Observations, known: Known, horizon_M: I
 
 
 def replay(met: Observations, known: Known, horizon_M: Ints, length_W: Ints, move_N: Bytes) -> Walk:
-    """`play.replay`."""
+    """Makes attempts once more that were made before, as `protocol.learning.play.replay` does."""
     told = _room(len(length_W), len(move_N), length_W.astype(np.int32), move_N)
     return _walked(met, known, horizon_M, NOBODY, told, None)
 
 
 def _room(walkers: int, steps: int, length_W: Numbers, move_N: Bytes | None) -> Told:
-    """Room for what happens in so many steps."""
+    """Makes room for what happens in so many steps; `move_N` are moves that are given."""
     return Told(
         length_W=length_W,
         end_W=np.zeros(walkers, np.intp),
@@ -78,7 +78,7 @@ def _room(walkers: int, steps: int, length_W: Numbers, move_N: Bytes | None) -> 
 
 
 def _walked(met: Observations, known: Known, horizon_M: Ints, mind: Mind, told: Told, scores: Scores | None) -> Walk:
-    """Walks until all is done, and makes room where there is too little."""
+    """Walks until all attempts are done, and makes room where there is too little."""
     sight = met.sight
     mazes, policy = sight.mazes, sight.policy
     remembers = policy.memory != "none"
@@ -99,10 +99,10 @@ def _walked(met: Observations, known: Known, horizon_M: Ints, mind: Mind, told: 
     done = 0
     while True:
         if scores:
-            scores.make_room(len(met.key_R))
-            mind = mind._replace(score_RA=scores.score_RA, odds_RA=scores.odds_RA)
+            scores.make_room(len(met.key_O))
+            mind = mind._replace(score_OA=scores.score_OA, odds_OA=scores.odds_OA)
         compass_LA = sight.compass_LA if policy.compass else sight.compass_LA[:, :0]
-        seen = Met(met.look_C, met.row_of, met.key_R, plain(sight.looks_LB), plain(compass_LA))
+        seen = Met(met.look_C, met.row_of, met.key_O, plain(sight.looks_LB), plain(compass_LA))
         why, done, met.count, steps = walk_on(done, met.count, ground, robot, seen, mind, told)
         if why == UNWALKABLE:
             raise UnwalkableError
@@ -116,7 +116,7 @@ def _walked(met: Observations, known: Known, horizon_M: Ints, mind: Mind, told: 
 
 
 def _longer(array: Numbers, room: int) -> Numbers:
-    """The same with room for more."""
+    """Returns a copy of the array with room for more."""
     longer = np.empty(room, array.dtype)
     longer[: len(array)] = array
     return longer

@@ -1,6 +1,7 @@
-"""The network of `learning/policy.py` for one observation, and the drawing of `learning/play.py` for one step."""
+"""Machine code of the network of `learning/policy.py`, for one observation, and of the draw of a move, for one step."""
 
-# F features, H hidden units, A moves
+# M mazes, L looks, B cells seen around one, F features of an observation, H hidden units, A moves,
+# O places for observations
 
 from __future__ import annotations
 
@@ -10,23 +11,21 @@ from protocol.compiled import machine_code
 from protocol.compiled.exact import exp_of
 from protocol.compiled.records import Met, Mind
 from protocol.learning.policy import SHUT
-from protocol.world.maze import NO_MOVE
+from protocol.world.cells import NO_MOVE, A
+from protocol.world.memory import MARK
 from protocol.world.senses import ALL_MARKS, BUMPED, MARK_BITS
-from protocol.world.walk import MARK
-
-A = 4
 
 
 @machine_code
 def consult(row: int, maze: int, met: Met, mind: Mind) -> None:
-    """Asks the network of a maze what it says of an observation."""
-    key = met.key_R[row]
+    """Computes the scores and the odds of all moves in one observation, with the network of a maze."""
+    key = met.key_O[row]
     marks, last = key & ALL_MARKS, (key >> MARK_BITS * A) % (NO_MOVE + 1)
-    look = (key >> MARK_BITS * A) // (NO_MOVE + 1) % len(met.feature_LF)
-    seen = met.feature_LF.shape[1]
+    look = (key >> MARK_BITS * A) // (NO_MOVE + 1) % len(met.looks_LB)
+    seen = met.looks_LB.shape[1]
     features, hidden = mind.in_MFH.shape[1:]
     feature_F = np.zeros(features, np.uint8)
-    feature_F[:seen] = met.feature_LF[look]
+    feature_F[:seen] = met.looks_LB[look]
     feature_F[seen + last] = 1
     marked = seen + NO_MOVE + 1
     for move in range(A):
@@ -35,7 +34,7 @@ def consult(row: int, maze: int, met: Met, mind: Mind) -> None:
         feature_F[features - A :] = met.compass_LA[look]
     in_FH, bias_H, out_H = mind.in_MFH[maze], mind.bias_MH[maze], mind.out_MH[maze]
     unit_H = np.empty(hidden, np.float32)
-    score_A = mind.score_RA[row]
+    score_A = mind.score_OA[row]
     for move in range(A):
         unit_H[:] = np.float32(0)
         for feature in range(features):
@@ -54,17 +53,17 @@ def consult(row: int, maze: int, met: Met, mind: Mind) -> None:
             score_A[move] = np.float32(SHUT) + least
     most = max(max(score_A[0], score_A[1]), max(score_A[2], score_A[3]))
     for move in range(A):
-        mind.odds_RA[row, move] = 0.0 if shut_A[move] else exp_of(float(score_A[move] - most))
+        mind.odds_OA[row, move] = 0.0 if shut_A[move] else exp_of(float(score_A[move] - most))
 
 
 @machine_code
 def draw(chance: float, up: float, right: float, down: float, left: float) -> int:
-    """The move that a number from 0 to 1, 1 excluded, stands for, given the odds of each."""
+    """Returns the move that a number from 0 to 1, 1 excluded, stands for, given the odds of each move."""
     drawn = chance * (up + right + down + left)
     return int(drawn >= up) + int(drawn >= up + right) + int(drawn >= up + right + down)
 
 
 @machine_code
 def nats(pi: float, share: float, by_known: float, other: float, by_hope: float) -> float:
-    """What dreams add to the logit of a move, which has a `share` in the known way, `other` in the hopeful one."""
+    """Computes what dreams add to the logit of a move with a `share` in the known way, `other` in the hopeful one."""
     return by_known * (share - pi) + by_hope * (other - pi)

@@ -1,7 +1,7 @@
-"""What the machine code of an attempt reads and writes: arrays, put together by what they are about."""
+"""The arrays that the machine code of an attempt reads and writes, put together by what they are about."""
 
-# M mazes, C cells of all mazes, W walkers, N steps, U distinct observations, F features, H hidden units, A moves,
-# L looks, G gains, I cells of one maze, R room for observations
+# M mazes, C cells of all mazes, W walkers, N steps of all attempts, F features of an observation, H hidden units,
+# A moves, L looks, B cells seen around one, D kinds of dream, G gains of a dream, O places for observations
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Ground(NamedTuple):
 
     cell_C: Numbers  # uint8
     ahead_CA: Numbers  # intp
-    next_CA: Numbers  # intp; the cell on each side, for who is blind; for who sees, as ahead_CA
+    next_CA: Numbers  # intp; the cell on each side, where robots are blind; where they see, the same as ahead_CA
     offset_M: Numbers  # intp
     count_M: Numbers  # intp
     first_M: Numbers  # intp
@@ -26,7 +26,7 @@ class Ground(NamedTuple):
 
 
 class Robot(NamedTuple):
-    """The robot's senses."""
+    """The senses and the memory of a robot."""
 
     radius: int
     remembers: bool
@@ -35,33 +35,33 @@ class Robot(NamedTuple):
 
 
 class Met(NamedTuple):
-    """The observations that were met: as in Observations."""
+    """The observations that were met, as in `protocol.world.senses.Observations`."""
 
     look_C: Numbers  # int64: the part of an observation's key that a cell decides
     row_of: Numbers  # int32: by key, number + 1, or 0
-    key_R: Numbers  # int64
-    feature_LF: Numbers  # uint8: looks, as features
-    compass_LA: Numbers  # uint8
+    key_O: Numbers  # int64
+    looks_LB: Numbers  # uint8: as in Sight
+    compass_LA: Numbers  # uint8: as in Sight; without a compass of no columns
 
 
 class Mind(NamedTuple):
-    """The policies, or nothing where a record of moves is walked again."""
+    """The policies; their arrays are empty where a record of moves is walked again."""
 
     turns_AF: Numbers  # intp: as `senses.turns`
-    wall_A: Numbers  # intp: the feature that says whether there is a wall on each side; of none who is blind
-    in_MFH: Numbers  # float32; of one maze where all share a network
+    wall_A: Numbers  # intp: the feature that says whether there is a wall on each side; 0 where robots are blind
+    in_MFH: Numbers  # float32; M is 1 where all mazes share a network
     bias_MH: Numbers  # float32
     out_MH: Numbers  # float32
-    factor_CA: Numbers  # float64: e^Delta; of no cell where it is 1 everywhere
+    factor_CA: Numbers  # float64: e^Delta; C is 0 where it is 1 everywhere
     dream_DG: Numbers  # float32
     share_A16: Numbers  # float32
-    key_W: Numbers  # uint64: of each walker's random numbers; of none where moves are given
-    score_RA: Numbers  # float32: what the network says
-    odds_RA: Numbers  # float64: its exponentials; negative where the network was not asked
+    key_W: Numbers  # uint64: the key of each walker's random numbers; W is 0 where moves are given
+    score_OA: Numbers  # float32: the network's scores
+    odds_OA: Numbers  # float64: their exponentials; negative where they have not been computed
 
 
 class Told(NamedTuple):
-    """Room for what happens: as in Walk. `move_N` and `length_W` hold what is given, where moves are given."""
+    """Room for what happens, as in Walk; `move_N` and `length_W` hold the record where moves are given."""
 
     length_W: Numbers  # int32
     end_W: Numbers  # intp

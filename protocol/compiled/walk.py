@@ -1,7 +1,7 @@
-"""`world/walk.py`, one walker after another instead of all at once, with the moves drawn or given."""
+"""Machine code of `world/walk.py` and `world/memory.py`, one walker after another, with the moves drawn or given."""
 
-# M mazes, C cells of all mazes, W walkers, N steps, U distinct observations, F features, H hidden units, A moves,
-# L looks, G gains, I cells of one maze, R room for observations
+# M mazes, C cells of all mazes, I cells of one maze, W walkers, N steps of all attempts, A moves, D kinds of dream,
+# G gains of a dream, F features of an observation, H hidden units, O places for observations
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from protocol.compiled.exact import exp_of, uniform
 from protocol.compiled.policy import consult, draw, nats
 from protocol.compiled.records import Ground, Met, Mind, Robot, Told
 from protocol.compiled.ways import CLOSED, spread
-from protocol.world.maze import EXIT, NO_MOVE, TRAP, UNREACHABLE, WALL
+from protocol.learning.policy import HOPE, KNOWN
+from protocol.world.cells import BACK, EXIT, NO_MOVE, TRAP, UNREACHABLE, WALL, A
+from protocol.world.memory import BEFORE, EACH_MARK, MARK, MOST_GAIN, NO_EXIT, NO_WAY, NOW
 from protocol.world.senses import ALL_MARKS, BUMPED, EARLIER, MARK_BITS, NEVER, VISITED_0, VISITED_2
-from protocol.world.walk import BEFORE, EACH_MARK, MARK, MOST_GAIN, NO_EXIT, NO_WAY, NOW
 from protocol.world.ways import VISITED
 
-A = 4
-ALL_DONE, MET_TOO_MANY, STEPS_TOO_MANY, UNWALKABLE = range(4)  # why `walk_on` ends
+ALL_DONE, MET_TOO_MANY, STEPS_TOO_MANY, UNWALKABLE = range(4)  # the reasons for which `walk_on` ends
 
 
 @machine_code
 def sense(cell: int, columns: int, radius: int, sensed_I: Numbers) -> None:
-    """Marks the cells within the radius of a cell as sensed. `cell`: among those of its maze."""
+    """Marks the cells within the radius of a cell as sensed. `cell`: its row among the I."""
     rows = len(sensed_I) // columns
     row, column = cell // columns, cell % columns
     for r in range(max(row - radius, 0), min(row + radius + 1, rows)):
@@ -33,14 +33,14 @@ def sense(cell: int, columns: int, radius: int, sensed_I: Numbers) -> None:
 
 @machine_code
 def enter(cell: int, first: int, ahead_CA: Numbers, state_I: Numbers) -> None:
-    """As `_Memory.enter`: the cell is visited for the first time in this attempt. `cell`: among the C."""
+    """Marks a cell as visited in this attempt, as `Memory.enter` does. `cell`: its row among the C."""
     before = state_I[cell - first]
     state_I[cell - first] = before | NOW
     raised = VISITED_0 - (EARLIER if before & BEFORE else 0)
     for move in range(A):
         there = ahead_CA[cell, move]
         if there != cell:
-            state_I[there - first] += raised << MARK_BITS * (move ^ 2)
+            state_I[there - first] += raised << MARK_BITS * (move ^ BACK)
 
 
 @machine_code
@@ -57,7 +57,7 @@ def plan(
     sensed_I: Numbers,
     queue_I: Numbers,
 ) -> None:
-    """As `_Memory._plan`: dreams anew of the hopeful way. `goals`: exits that are known."""
+    """Dreams anew of the hopeful way, as `Memory._plan` does. `goals`: how many exits are known."""
     cells = len(state_I)
     if not robot.radius:
         for cell in range(cells):
@@ -80,7 +80,7 @@ def plan(
 
 @machine_code
 def along(cell: int, first: int, marks: int, radius: int, next_CA: Numbers, hope_I: Numbers) -> int:
-    """As `_Memory._along`: the set of moves that follow the hopeful way, one bit each."""
+    """Returns the set of moves that follow the hopeful way, one bit each, as `Memory._along` does."""
     moves, nearer = 0, hope_I[cell - first] - 1
     for move in range(A):
         may_pass = radius > 0 or marks >> MARK_BITS * move & MARK != BUMPED
@@ -91,7 +91,7 @@ def along(cell: int, first: int, marks: int, radius: int, next_CA: Numbers, hope
 
 @machine_code
 def prepare(maze: int, ground: Ground, robot: Robot, state_I: Numbers, sensed_I: Numbers) -> int:
-    """Fills in what is remembered and sensed as an attempt begins, as `marked` says; how many exits are known."""
+    """Fills in what is remembered and sensed as an attempt begins, as `marked` does; counts the known exits."""
     first, columns = ground.offset_M[maze], ground.shape_M2[maze, 1]
     visited_C, ahead_CA = ground.visited_C, ground.ahead_CA
     sensed_I[:] = False
@@ -118,12 +118,13 @@ def prepare(maze: int, ground: Ground, robot: Robot, state_I: Numbers, sensed_I:
 def walk_on(
     begin: int, count: int, ground: Ground, robot: Robot, met: Met, mind: Mind, told: Told
 ) -> tuple[int, int, int, int]:
-    """The attempts of walkers from number `begin` on: why it ends, walkers that are done, observations met, steps made.
+    """Makes the attempts of walkers from number `begin` on.
 
-    Where there is no room for the observations or the steps of another walker, that one is walked again from its start
+    Returns why it ends, how many walkers are done, how many observations have been met (`count` at the start), and how
+    many steps have been made. A walker for whose observations or steps there is no room is walked again from its start
     once there is.
     """
-    # Arrays are taken out of their records here, for numba counts who holds them whenever that is done.
+    # Arrays are taken out of their records here, once, for numba counts references whenever that is done.
     cell_C, ahead_CA, next_CA, way_C, visited_C = (
         ground.cell_C,
         ground.ahead_CA,
@@ -131,9 +132,9 @@ def walk_on(
         ground.way_C,
         ground.visited_C,
     )
-    look_C, row_of, key_R = met.look_C, met.row_of, met.key_R
-    odds_RA, factor_CA, dream_DG, share_A16, key_W = (
-        mind.odds_RA,
+    look_C, row_of, key_O = met.look_C, met.row_of, met.key_O
+    odds_OA, factor_CA, dream_DG, share_A16, key_W = (
+        mind.odds_OA,
         mind.factor_CA,
         mind.dream_DG,
         mind.share_A16,
@@ -146,9 +147,9 @@ def walk_on(
     each = walkers // mazes
     draws, shared, bent = len(key_W) > 0, len(mind.in_MFH) == 1, len(factor_CA) > 0
     steps = length_W[:begin].sum()
-    most = ground.count_M.max()
-    state_Z, before_Z, hope_Z, queue_Z = np.empty((4, most), np.int32)
-    sensed_Z, sensed_before_Z = np.empty((2, most), np.bool_)
+    most = ground.count_M.max()  # these have room for the largest maze
+    states, befores, hopes, queues = np.empty((4, most), np.int32)
+    senseds, senseds_before = np.empty((2, most), np.bool_)
     goals = 0
     for walker in range(begin, walkers):
         maze = walker // each
@@ -159,7 +160,12 @@ def walk_on(
             return UNWALKABLE, walker, count, steps
         if steps + length > len(at_N):
             return STEPS_TOO_MANY, walker, count, steps
-        state_I, hope_I, sensed_I, queue_I = state_Z[:cells], hope_Z[:cells], sensed_Z[:cells], queue_Z[:cells]
+        state_I, hope_I, sensed_I, queue_I = (
+            states[:cells],
+            hopes[:cells],
+            senseds[:cells],
+            queues[:cells],
+        )
         kind_I, visited_I, next_IA = (
             cell_C[first : first + cells],
             visited_C[first : first + cells],
@@ -168,10 +174,10 @@ def walk_on(
         at, last = ground.first_M[maze], NO_MOVE
         if remembers:
             if walker % each == 0 or walker == begin:
-                goals = prepare(maze, ground, robot, before_Z[:cells], sensed_before_Z[:cells])
-            state_I[:] = before_Z[:cells]
+                goals = prepare(maze, ground, robot, befores[:cells], senseds_before[:cells])
+            state_I[:] = befores[:cells]
             if dreams:
-                sensed_I[:] = sensed_before_Z[:cells]
+                sensed_I[:] = senseds_before[:cells]
                 if goals:
                     plan(first, columns, goals, robot, kind_I, visited_I, next_IA, state_I, hope_I, sensed_I, queue_I)
             enter(at, first, ahead_CA, state_I)
@@ -184,10 +190,10 @@ def walk_on(
             key = look_C[at] + (last << MARK_BITS * A) + marks
             row = row_of[key] - 1
             if row < 0:
-                if count == len(key_R):
+                if count == len(key_O):
                     return MET_TOO_MANY, walker, count, steps
                 row = count
-                key_R[row] = key
+                key_O[row] = key
                 count += 1
                 row_of[key] = count
             known, hope, gain = 0, 0, NO_EXIT if dreams else 0
@@ -206,12 +212,12 @@ def walk_on(
                 if gain <= 0:
                     hope = 0
             if draws:
-                if odds_RA[row, 0] < 0:
+                if odds_OA[row, 0] < 0:
                     consult(row, 0 if shared else maze, met, mind)
-                up, right, down, left = odds_RA[row, 0], odds_RA[row, 1], odds_RA[row, 2], odds_RA[row, 3]
+                up, right, down, left = odds_OA[row, 0], odds_OA[row, 1], odds_OA[row, 2], odds_OA[row, 3]
                 if known | hope:
-                    by_known = float(dream_DG[0, gain]) if known else 0.0
-                    by_hope = float(dream_DG[1, gain]) if hope else 0.0
+                    by_known = float(dream_DG[KNOWN, gain]) if known else 0.0
+                    by_hope = float(dream_DG[HOPE, gain]) if hope else 0.0
                     total = up + right + down + left
                     ups = nats(up / total, share_A16[0, known], by_known, share_A16[0, hope], by_hope)
                     rights = nats(right / total, share_A16[1, known], by_known, share_A16[1, hope], by_hope)
@@ -241,7 +247,7 @@ def walk_on(
                             sense(to - first, columns, radius, sensed_I)
                     if state_I[at - first] >> shift & MARK < VISITED_2:
                         state_I[at - first] += 1 << shift
-                        state_I[to - first] += 1 << MARK_BITS * (move ^ 2)
+                        state_I[to - first] += 1 << MARK_BITS * (move ^ BACK)
             elif remembers:
                 state_I[at - first] = (state_I[at - first] & ~(MARK << shift)) | (BUMPED << shift)
                 stale = True

@@ -1,19 +1,20 @@
-"""`world/ways.py`: breadth-first, cell by cell."""
+"""Machine code of `world/ways.py` and of the distances of `world/maze.py`: breadth-first, cell by cell."""
 
-# M mazes of one size, H rows, V columns (a grid is [M, H, V]), I cells of one maze
+# C cells of all mazes, A moves, X cells of all mazes that meet a condition, I cells of one maze,
+# M mazes of one size; a grid is [M, rows, columns]
 
 from __future__ import annotations
 
 import numpy as np
 
 from protocol.compiled import Numbers, machine_code, plain
-from protocol.world.maze import UNREACHABLE
+from protocol.world.cells import UNREACHABLE, A
 
-CLOSED = -1  # in place of steps, where no way leads
+CLOSED = -1  # stands in place of steps where no way leads
 
 
 def flood(free: Numbers, source: Numbers) -> Numbers:
-    """[M, H, V] steps from each cell to the nearest of the `source` cells, through `free` ones; UNREACHABLE without."""
+    """Counts the steps from each cell to the nearest `source` cell, as `protocol.world.ways.flood` does."""
     steps = np.empty(free.shape, np.int32)
     flood_all(plain(free), plain(source), steps)
     return steps
@@ -21,7 +22,7 @@ def flood(free: Numbers, source: Numbers) -> Numbers:
 
 @machine_code
 def flood_all(free: Numbers, source: Numbers, steps: Numbers) -> None:
-    """Fills `steps` [M, H, V]."""
+    """Fills `steps` [M, rows, columns] with the result of `flood`."""
     count, rows, columns = free.shape
     cells = rows * columns
     queue_I = np.empty(cells, np.int32)
@@ -39,18 +40,18 @@ def flood_all(free: Numbers, source: Numbers, steps: Numbers) -> None:
 
 
 @machine_code
-def fill_distance(ahead_CA: Numbers, source_N: Numbers, open_C: Numbers, steps_C: Numbers) -> None:
+def fill_distance(ahead_CA: Numbers, source_X: Numbers, open_C: Numbers, steps_C: Numbers) -> None:
     """Fills `steps_C` [C] as `maze.distance` does. `open_C` [C] says where a way may go on, and is used up."""
-    queue_C = np.empty(len(steps_C) + len(source_N), np.intp)
+    queue_C = np.empty(len(steps_C) + len(source_X), np.intp)
     steps_C[:] = UNREACHABLE
     done, found = 0, 0
-    for cell in source_N:
+    for cell in source_X:
         steps_C[cell], open_C[cell], queue_C[found] = 0, False, cell
         found += 1
     while done < found:
         cell = queue_C[done]
         done += 1
-        for move in range(ahead_CA.shape[1]):
+        for move in range(A):
             there = ahead_CA[cell, move]
             if open_C[there]:
                 steps_C[there], open_C[there], queue_C[found] = steps_C[cell] + 1, False, there

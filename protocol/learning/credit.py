@@ -1,12 +1,13 @@
-"""Attempts -> what every step of them did, what hindsight knows of it, and the credit that it gets.
+"""The steps of attempts: what each did, what hindsight knows of it, and the credit that it gets.
 
-An attempt (an episode) has one reward, 1 on reaching an exit, so its discounted return is R = found * gamma^(L-1),
+An attempt (an episode) has one reward, 1 on reaching an exit, so its discounted return is R = found * gamma^(T-1),
 and the score-function gradient of J = E[R] gives each of its steps the credit R - b, for any b that its moves do not
 change. All here is numpy: nothing depends on theta, so actors and learner compute the same.
 """
 
-# M mazes, E attempts at each, W = M*E attempts, N steps of all attempts one after another, C cells of all mazes, G what
-# hindsight knows of a step
+# M mazes, E attempts at each maze, W = M*E attempts, T steps of an attempt, N steps of all attempts one after another,
+# C cells of all mazes, Y cells of all attempts (each has a copy of its maze), J facts that hindsight knows of a step,
+# A moves
 
 from __future__ import annotations
 
@@ -18,11 +19,12 @@ from protocol import own
 from protocol.compiled import compiled, plain
 from protocol.config import ClewError, Config
 from protocol.learning import exact
-from protocol.world.maze import EXIT, UNREACHABLE, Bools, Floats, Indices, Ints, Mazes
+from protocol.world.cells import EXIT, UNREACHABLE, Bools, Floats, Indices, Ints
+from protocol.world.maze import Mazes
 from protocol.world.walk import Walk
 
-HINDSIGHT = 11  # what `hindsight` knows of a step, beside what functions of the user's own say
-ADVANTAGE = 1  # the row of it that holds the advantage
+HINDSIGHT = 11  # facts of a step that clew itself knows, beside those that functions of the user's own say
+ADVANTAGE = 1  # the row of those facts that holds the advantage
 
 
 @dataclass(frozen=True)
@@ -32,16 +34,16 @@ class Steps:
     walk: Walk
     mazes: Mazes
     attempts: int  # E
-    maze_W: Indices  # [W] m
-    attempt_N: Indices  # [N] m * E + e
+    maze_W: Indices  # [W] the number of the maze, m
+    attempt_N: Indices  # [N] the number of the attempt, m * E + e
     time_N: Ints  # [N] t, from 0
-    left_N: Ints  # [N] L - t: steps from here to the end of the attempt, this one included
+    left_N: Ints  # [N] T - t: steps from here to the end of the attempt, this one included
     found_W: Bools  # [W] whether the attempt reached an exit
     horizon_W: Ints  # [W] steps after which it would have ended
 
     @staticmethod
     def of(walk: Walk, mazes: Mazes, horizon_M: Ints) -> Steps:
-        """The steps of `walk` through `mazes`."""
+        """Collects the steps of `walk` through `mazes`. `horizon_M`: steps after which an attempt would have ended."""
         attempts = len(walk.length_W) // len(mazes)
         end_W = np.cumsum(walk.length_W)
         attempt_N = np.repeat(np.arange(len(walk.length_W)), walk.length_W)
@@ -60,40 +62,39 @@ class Steps:
         )
 
     def returns(self, discount: float) -> Floats:
-        """[W] R = found * gamma^(L-1)."""
+        """Computes the discounted return of each attempt [W]: R = found * gamma^(T-1)."""
         return_W: Floats = self.found_W * self._discounts(discount)[self.walk.length_W]
         return return_W
 
     def returns_to_go(self, discount: float) -> Floats:
-        """[N] found * gamma^(L-1-t): the discounted return from each step on."""
+        """Computes the discounted return from each step on [N]: found * gamma^(T-1-t)."""
         togo_N: Floats = self.found_W[self.attempt_N] * self._discounts(discount)[self.left_N]
         return togo_N
 
     def _discounts(self, discount: float) -> Floats:
-        """[L + 1] gamma^(l - 1) for every number l of steps but 0."""
+        """Computes gamma^(t - 1) for every t from 0 to the longest attempt's T [T + 1]; it is 0 where t is 0."""
         longest = int(self.walk.length_W.max())
         return np.append(0.0, exact.powers(discount, longest)).astype(np.float32)
 
 
 def horizons(mazes: Mazes, config: Config) -> Ints:
-    """[M] steps after which an attempt at each maze has failed."""
+    """Counts the steps after which an attempt at each maze has failed [M]."""
     horizon_M: Ints = np.ceil(config.run.horizon_per_cell * mazes.count_M).astype(np.int32)
     return horizon_M
 
 
 def leave_one_out(return_W: Floats, attempts: int) -> Floats:
-    """[W] the advantage of each attempt over the mean return of the others in its maze; R where it is alone."""
+    """Computes the advantage of each attempt [W] over the mean return of the others in its maze; R if it is alone."""
     if attempts == 1:
         return return_W
     each_ME = return_W.reshape(-1, attempts)
-    apart: Floats = ((each_ME - each_ME.mean(axis=1, keepdims=True)) * np.float32(attempts / (attempts - 1))).reshape(
-        -1
-    )
-    return apart
+    apart_ME = each_ME - each_ME.mean(axis=1, keepdims=True)
+    advantage_W: Floats = (apart_ME * np.float32(attempts / (attempts - 1))).reshape(-1)
+    return advantage_W
 
 
 def cell_advantage(togo_N: Floats, at_N: Indices, cells: int) -> Floats:
-    """[N] the return to go less its mean over all visits to the same cell.
+    """Computes the return to go less its mean over all visits to the same cell [N].
 
     Leaving a cell for the exit is better than leaving it for a dead end and coming back, and adaptation must see that
     difference; an attempt's return, alone or against other attempts', credits both departures alike.
@@ -105,7 +106,7 @@ def cell_advantage(togo_N: Floats, at_N: Indices, cells: int) -> Floats:
 
 
 def advantage(steps: Steps, config: Config) -> Floats:
-    """[N] what the inner step reinforces; see InnerConfig.credit."""
+    """Computes what the inner step reinforces [N], as InnerConfig.credit says."""
     if config.inner.credit == "policy-gradient":
         return leave_one_out(steps.returns(config.run.discount), steps.attempts)[steps.attempt_N]
     if ":" in config.inner.credit:
@@ -114,10 +115,10 @@ def advantage(steps: Steps, config: Config) -> Floats:
 
 
 def of_ones_own(name: str, steps: Steps) -> Floats:
-    """[N] what a function of the user's own says of each step.
+    """Returns what a function of the user's own says of each step [N]; raises ClewError unless it is finite numbers.
 
-    It must be a function of `steps` alone, but for their `walk.row_N`, whose numbers differ from process to process;
-    and made of what has the same bits everywhere: additions, multiplications, divisions, comparisons.
+    It must be a function of `steps` alone, without their `walk.row_N`, whose numbers differ from process to process,
+    and made of operations with the same bits everywhere: additions, multiplications, divisions, comparisons.
     """
     said_N = np.asarray(own.function(name)(steps)).astype(np.float32)
     strange = int((~np.isfinite(said_N)).sum())
@@ -130,35 +131,35 @@ def of_ones_own(name: str, steps: Steps) -> Floats:
 
 
 def hindsight(steps: Steps, way_C: Ints, attempts_left: int, config: Config) -> Floats:
-    """[G, N] what is known of each step once its attempts are over: the input of the credit network.
+    """Computes what is known of each step once its attempts are over: the input [J, N] of the credit network.
 
-    The rows are those of `_hindsight`, and one of each function of the user's own.
-    """
-    known_GN = _hindsight(steps, way_C, attempts_left, config)
-    own_GN = [of_ones_own(name, steps)[None] for name in config.inner.credit_features]
-    return np.concatenate([known_GN, *own_GN]) if own_GN else known_GN
-
-
-def _hindsight(steps: Steps, way_C: Ints, attempts_left: int, config: Config) -> Floats:
-    """[HINDSIGHT, N] what clew itself knows.
-
-    Return to go, advantage, whether the attempt found an exit, whether the step lies on the loop-erased path, whether
-    it was the last visit to its cell, whether it hit a wall, time as a share of the horizon, whether it went toward the
-    exit on the known way, whether away from it, how few attempts are left; and 1, for the bias.
+    The rows are those of `_hindsight`, and one for each function of the user's own.
 
     Args:
       way_C: [C] steps to the nearest exit by the known way, once these attempts are over.
       attempts_left: attempts that are still to come.
     """
+    known_JN = _hindsight(steps, way_C, attempts_left, config)
+    own_JN = [of_ones_own(name, steps)[None] for name in config.inner.credit_features]
+    return np.concatenate([known_JN, *own_JN]) if own_JN else known_JN
+
+
+def _hindsight(steps: Steps, way_C: Ints, attempts_left: int, config: Config) -> Floats:
+    """Computes what clew itself knows of each step: [HINDSIGHT, N].
+
+    The rows are: return to go, advantage, whether the attempt found an exit, whether the step lies on the loop-erased
+    path, whether it was the last visit to its cell, whether it hit a wall, time as a share of the horizon, whether it
+    went toward the exit on the known way, whether away from it, how few attempts are left; and 1, for the bias.
+    """
     walk = steps.walk
     leaving_N = leaving_row(steps)
     if machine := compiled("credit"):
-        known_GN = np.empty((HINDSIGHT, len(leaving_N)), np.float32)
-        known_GN[0], known_GN[ADVANTAGE] = steps.returns_to_go(config.inner.discount), advantage(steps, config)
+        known_JN = np.empty((HINDSIGHT, len(leaving_N)), np.float32)
+        known_JN[0], known_JN[ADVANTAGE] = steps.returns_to_go(config.inner.discount), advantage(steps, config)
         path_N, times = on_path(steps, leaving_N), (steps.time_N, steps.horizon_W, steps.attempt_N)
         ways = plain(steps.mazes.ahead_CA), way_C, walk.at_N, plain(walk.move_N)
-        machine.fill_hindsight(known_GN, *ways, leaving_N, path_N, steps.found_W, *times, 1 / (1 + attempts_left))
-        return known_GN
+        machine.fill_hindsight(known_JN, *ways, leaving_N, path_N, steps.found_W, *times, 1 / (1 + attempts_left))
+        return known_JN
     to_N = steps.mazes.ahead_CA[walk.at_N, walk.move_N]
     known_N = np.maximum(way_C[walk.at_N], way_C[to_N]) != UNREACHABLE
     nearer_N = np.where(known_N, way_C[walk.at_N] - way_C[to_N], 0)
@@ -179,7 +180,7 @@ def _hindsight(steps: Steps, way_C: Ints, attempts_left: int, config: Config) ->
 
 
 def leaving_row(steps: Steps) -> Indices:
-    """[N] the row of the last step that its attempt makes in the same cell."""
+    """Returns the row of the last step that the same attempt makes in the same cell [N]."""
     if machine := compiled("credit"):
         leaving_N = np.empty(len(steps.left_N), np.intp)
         machine.fill_leaving(steps.walk.length_W, steps.walk.at_N, steps.mazes.cells, leaving_N)
@@ -187,15 +188,15 @@ def leaving_row(steps: Steps) -> Indices:
     count_W = steps.mazes.count_M[steps.maze_W]
     shift_W = np.cumsum(count_W) - count_W - steps.mazes.offset_M[steps.maze_W]
     place_N = steps.walk.at_N + shift_W[steps.attempt_N]  # every attempt has cells of its own
-    last_K = np.zeros(int(count_W.sum()), np.intp)
-    last_K[place_N] = np.arange(len(place_N))  # of several that are assigned, the last stays
-    return last_K[place_N]
+    last_Y = np.zeros(int(count_W.sum()), np.intp)
+    last_Y[place_N] = np.arange(len(place_N))  # if several are assigned to a cell, the last stays
+    return last_Y[place_N]
 
 
 def on_path(steps: Steps, leaving_N: Indices) -> Bools:
-    """[N] whether the step is on its attempt's loop-erased path: leave a cell for the last time, go on from the next.
+    """Says which steps are on the loop-erased path of their attempt [N] (chronological loop erasure, Lawler, 1980).
 
-    Chronological loop erasure (Lawler, 1980), all attempts at once.
+    The path leaves each cell with the last step that the attempt makes there, and goes on from the next cell.
     """
     path_N = np.zeros(len(leaving_N), np.bool_)
     if machine := compiled("credit"):

@@ -2,10 +2,8 @@
 
 numpy's own choose their instructions by the processor, and their last bits differ from one to the next. These use
 additions, multiplications and divisions alone, in an order that is written down, and IEEE 754 fixes each of them. An
-actor computes with nothing else what its rollouts depend on, and so does whoever computes them again.
+actor computes with nothing else what its rollouts depend on, and so does the learner that computes them again.
 """
-
-# F what is summed over
 
 from __future__ import annotations
 
@@ -18,18 +16,18 @@ import numpy.typing as npt
 
 from protocol.compiled import compiled, plain
 
-Real = npt.NDArray[Any]  # of float32 or float64
+Real = npt.NDArray[Any]  # float32 or float64
 
 LOG2_E = 1.4426950408889634
 LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # their sum is ln 2 to 84 bits
-TAYLOR = tuple(1 / math.factorial(n) for n in range(13, -1, -1))  # of e^x; 4e-18 is left out where |x| < ln(2) / 2
-ATANH = tuple(2 / (2 * n + 1) for n in range(11, -1, -1))  # of log((1 + s) / (1 - s)) / s in s^2; |s| < 0.18
+TAYLOR = tuple(1 / math.factorial(n) for n in range(13, -1, -1))  # e^x; 4e-18 is left out where |x| < ln(2) / 2
+ATANH = tuple(2 / (2 * n + 1) for n in range(11, -1, -1))  # log((1 + s) / (1 - s)) / s in s^2; |s| < 0.18
 ROOT_HALF = math.sqrt(0.5)
 LEAST, MOST = -700.0, 700.0  # exponents within which no result is 0, denormal or infinite
 
 
 def exp(x: Real) -> Real:
-    """e^x, element by element, in the precision of `x`; x beyond LEAST or MOST counts as these."""
+    """Computes e^x, element by element, in the precision of `x`; x beyond LEAST or MOST counts as these."""
     if machine := compiled("exact"):
         return _each(machine.exp_all, x)
     wide: Real = np.minimum(np.maximum(x.astype(np.float64), LEAST), MOST)
@@ -44,7 +42,7 @@ def exp(x: Real) -> Real:
 
 
 def log(x: Real) -> Real:
-    """The natural logarithm of positive numbers, element by element, in the precision of `x`."""
+    """Computes the natural logarithm of positive numbers, element by element, in the precision of `x`."""
     if machine := compiled("exact"):
         return _each(machine.log_all, x)
     share, power = np.frexp(x.astype(np.float64))  # 0.5 <= share < 1
@@ -62,7 +60,7 @@ def log(x: Real) -> Real:
 
 
 def powers(base: float, count: int) -> Real:
-    """[count] float64: the powers of `base` from the 0th on, each a multiple of the one before."""
+    """Computes the powers of `base` from the 0th on, [count] in float64, each from the one before."""
     factors = np.full(count, base)
     factors[0] = 1.0
     result: Real = np.multiply.accumulate(factors)
@@ -70,7 +68,7 @@ def powers(base: float, count: int) -> Real:
 
 
 def product(left: Real, right: Real) -> Real:
-    """[..., R, C] the matrix product of [..., R, F] and [..., F, C], its terms added one after another."""
+    """Computes the matrix product of [..., rows, terms] and [..., terms, columns], one term after another."""
     if left.ndim == 2 and (machine := compiled("exact")):
         result = np.empty((len(left), right.shape[1]), left.dtype)
         machine.product(plain(left), plain(right), result)
@@ -82,7 +80,7 @@ def product(left: Real, right: Real) -> Real:
 
 
 def total(value: Real) -> Real:
-    """The sum over the first axis, row after row."""
+    """Adds up the first axis, row after row."""
     result: Real = value[0].copy()
     for row in value[1:]:
         result += row
@@ -90,7 +88,7 @@ def total(value: Real) -> Real:
 
 
 def _each(function: Callable[[Real, Real], None], x: Real) -> Real:
-    """What a compiled function makes of each element."""
+    """Applies a compiled function to each element."""
     result = np.empty(x.shape, x.dtype)
     function(plain(x).reshape(-1), result.reshape(-1))
     return result

@@ -1,16 +1,16 @@
 """The update rules f: phi' = phi + step_size * (1/E) sum_t w_t grad_phi log pi(a_t | step), in closed form.
 
-Of the logits that is w * (onehot(a) - pi), so no second backward pass is needed: the same lines compute f in numpy,
-where actors adapt, and in torch, where the learner differentiates through them. What w is beside the step's credit
-decides which second-order terms that derivative sees: the estimator.
+With respect to the logits the gradient is w * (onehot(a) - pi), so no second backward pass is needed: the same lines
+compute f in numpy, where actors adapt, and in torch, where the learner differentiates through them. The estimator
+decides what w is beside the step's credit, and so which second-order terms that derivative sees.
 
 MAML, arXiv:1703.03400; Meta-SGD, arXiv:1707.09835; LVC (ProMP), arXiv:1810.06784; DiCE, arXiv:1802.05098, in the form
 with advantages of Loaded DiCE, arXiv:1909.10549; fast weights: Schmidhuber, 1992, arXiv:1610.06258.
 """
 
-# M mazes, E attempts, W = M*E of them, N steps of all attempts, S situations, C cells of all mazes, U distinct
-# observations, A moves, F features, H hidden units, P parameters, D kinds of dream, G gains, or what a credit network
-# knows
+# M mazes, E attempts at each maze, W = M*E attempts, T steps of an attempt, N steps of all attempts, S situations,
+# C cells of all mazes, U distinct observations, A moves, F features of an observation, H hidden units, P parameters,
+# D kinds of dream, G gains of a dream, J facts that hindsight knows of a step
 
 from __future__ import annotations
 
@@ -26,20 +26,22 @@ from protocol.learning.arrays import Array, exp, fixed, is_torch, like, product,
 from protocol.learning.credit import ADVANTAGE, HINDSIGHT
 from protocol.learning.exact import log
 from protocol.learning.policy import DREAMS, GAINS, HOPE, KNOWN, Phi, Scene
-from protocol.world.maze import MOVES, Floats, Indices
-from protocol.world.walk import MOST_GAIN, NO_EXIT, NO_WAY, Walk
+from protocol.world.cells import A, Floats, Indices
+from protocol.world.memory import MOST_GAIN, NO_EXIT, NO_WAY
+from protocol.world.walk import Walk
 
-A = len(MOVES)
-CREDIT_SCALE = 10.0  # of a credit network's output: what one attempt must teach is far larger than Adam's steps
-DREAM_SCALE = 0.3  # of that for dreams, which begin nearly right: at full speed they drift where little is at stake
-DREAMT = 9  # what `_dreamt` knows of a dream, and 1 for the bias
+# The factor of a credit network's output: what one attempt must teach is far larger than Adam's steps.
+CREDIT_SCALE = 10.0
+# The same factor for dreams, which begin nearly right: at full speed they drift where little is at stake.
+DREAM_SCALE = 0.3
+DREAMT = 9  # facts that `_dreamt` knows of a dream, among them 1 for the bias
 
 Theta = dict[str, Array]
 
 
 @dataclass(frozen=True)
 class Made:
-    """What was done in the attempts that an inner step learns from.
+    """The attempts that an inner step learns from, as it reads them.
 
     A situation is all that decides the policy at a step: the cell, the observation and what is dreamt there. Attempts
     that take the same way share theirs.
@@ -49,16 +51,16 @@ class Made:
     at_S: Array  # [S] row of the cell among the C
     row_S: Array  # [S] number of the observation
     pair_N: Array  # [N] move * S + situation: where the move that was made stands in a table [A, S]
-    attempt_N: Array  # [N] which of the W attempts
+    attempt_N: Array  # [N] the number of the attempt among the W
     time_N: Array  # [N] t
-    known_GN: Array  # [G, N] what hindsight knows
+    known_JN: Array  # [J, N] what hindsight knows
 
 
 def shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """All of theta: names, shapes and their order in the vector that travels.
+    """Lists all of theta: names, shapes, and their order in the vector that travels.
 
-    `policy.*` is the network; `step_size.*` alpha; `keep` how much of the fast weights stays; `credit.*` and `dream.*`
-    the credit networks of what was done and of what was dreamt.
+    `policy.*` is the network, `step_size.*` is alpha, `keep` says how much of the fast weights stays, and `credit.*`
+    and `dream.*` are the credit networks of what was done and of what was dreamt.
     """
     inner, net = config.inner, policy.shapes(config)
     theta = {f"policy.{name}": shape for name, shape in net.items()}
@@ -75,7 +77,7 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def unflatten(vector_P: Array, config: Config) -> Theta:
-    """The named views of a theta vector [P]."""
+    """Cuts a theta vector [P] into its named parts, which are views of it."""
     theta, begin = {}, 0
     for name, shape in shapes(config).items():
         end = begin + math.prod(shape)
@@ -84,7 +86,7 @@ def unflatten(vector_P: Array, config: Config) -> Theta:
 
 
 def initial_theta(config: Config) -> Floats:
-    """[P] where training starts: small random weights, one step size, and credit networks that say 0."""
+    """Draws the theta [P] that training starts from: small random weights, credit networks whose output is 0."""
     rng = np.random.default_rng([config.run.seed, 0x7E7A])
     parts = []
     for name, shape in shapes(config).items():
@@ -100,17 +102,17 @@ def initial_theta(config: Config) -> Floats:
 
 
 def step_size(name: str, config: Config) -> float:
-    """alpha of the fast weights ("cells") or of one of the network's parameters, where it is not learned yet."""
+    """Returns alpha of the fast weights ("cells") or of one of the network's parameters, before it is learned."""
     return config.inner.cell_step_size if name == "cells" else config.inner.step_size
 
 
 def alpha(theta: Theta, name: str, config: Config) -> Array:
-    """alpha as it is."""
+    """Returns alpha as theta or, where it is not learned, the config has it; `name` as for `step_size`."""
     return theta.get(f"step_size.{name}", step_size(name, config))
 
 
 def initial_phi(theta: Theta, cells: int, mazes: int, attempts_left: int, config: Config) -> Phi:
-    """The policies that M mazes start with: one network, no fast weights."""
+    """Makes the policies that M mazes with C cells start with: one network, no fast weights."""
     net = {name: theta[f"policy.{name}"] for name in policy.shapes(config)}
     if config.inner.adapts == "all":
         net = {name: value[None] + _zeros(value, mazes) for name, value in net.items()}
@@ -118,28 +120,26 @@ def initial_phi(theta: Theta, cells: int, mazes: int, attempts_left: int, config
 
 
 def _zeros(value: Array, mazes: int) -> Array:
-    """[M, 1, ...] zeros of the kind of `value`, which spread it over M mazes."""
+    """Returns zeros [M, 1, ...] of the kind of `value`, which spread it over M mazes when added."""
     return like(np.zeros((mazes, *[1] * len(value.shape)), np.float32), value)
 
 
 def dreams(theta: Theta, attempts_left: int, config: Config) -> Array:
-    """[D, G] how strongly a dream of each kind and gain is followed: alpha times its credit.
+    """Computes how strongly a dream of each kind and gain is followed [D, G]: alpha times its credit.
 
     Before anything is learned, the credit is 1 for whichever way is the shorter, and 0 for the other.
     """
     kind, gain = (each.reshape(-1) for each in np.mgrid[:DREAMS, :GAINS])
-    credit_X = like(((kind == HOPE) | (gain == 0)).astype(np.float32), theta["policy.in"])
+    each = like(((kind == HOPE) | (gain == 0)).astype(np.float32), theta["policy.in"])  # [D * G] the credit of each
     if "dream.in" in theta:
-        known_XG = like(_dreamt(kind, gain, attempts_left), theta["dream.in"])
-        credit_X = (
-            credit_X
-            + DREAM_SCALE * product(relu(product(known_XG, theta["dream.in"])), theta["dream.out"][:, None])[:, 0]
-        )
-    return (alpha(theta, "cells", config) * credit_X).reshape(DREAMS, GAINS)
+        known = like(_dreamt(kind, gain, attempts_left), theta["dream.in"])
+        learned = product(relu(product(known, theta["dream.in"])), theta["dream.out"][:, None])[:, 0]
+        each = each + DREAM_SCALE * learned
+    return (alpha(theta, "cells", config) * each).reshape(DREAMS, GAINS)
 
 
 def _dreamt(kind: Indices, gain: Indices, attempts_left: int) -> Floats:
-    """[X, DREAMT] what is known of each dream: its kind, its gain, attempts left; and 1, for the bias."""
+    """Returns what is known of each dream [D * G, DREAMT]: its kind, its gain, attempts left; and 1, for the bias."""
     columns = (
         kind == KNOWN,
         kind == HOPE,
@@ -154,30 +154,28 @@ def _dreamt(kind: Indices, gain: Indices, attempts_left: int) -> Floats:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def credit(theta: Theta, known_GN: Array) -> Array:
-    """[N] the credit of every step: its advantage, and, for rule 'learned', what the credit network adds."""
+def credit(theta: Theta, known_JN: Array) -> Array:
+    """Computes the credit of every step [N]: its advantage and, for rule 'learned', what the credit network adds."""
     if "credit.in" not in theta:
-        return known_GN[ADVANTAGE]
-    return (
-        known_GN[ADVANTAGE]
-        + CREDIT_SCALE * product(theta["credit.out"][None], relu(product(theta["credit.in"].T, known_GN)))[0]
-    )
+        return known_JN[ADVANTAGE]
+    learned_N = product(theta["credit.out"][None], relu(product(theta["credit.in"].T, known_JN)))[0]
+    return known_JN[ADVANTAGE] + CREDIT_SCALE * learned_N
 
 
 def adapt(
     phi: Phi, theta: Theta, log_prob_AS: Array, made: Made, scene: Scene | None, attempts_left: int, config: Config
 ) -> Phi:
-    """phi_{k+1} = f(phi_k, attempts).
+    """Makes one inner step: phi_{k+1} = f(phi_k, attempts).
 
     Args:
-      log_prob_AS: log pi of phi_k in the situations of `made`.
-      scene: of the observations; needed where the network adapts, too.
+      log_prob_AS: [A, S] log pi of phi_k in the situations of `made`.
+      scene: the observations; needed where the network adapts, too.
       attempts_left: attempts that are to come after those that the result makes.
     """
     net = phi.net
     if config.inner.estimator == "first-order":
         log_prob_AS, net = fixed(log_prob_AS), {name: fixed(value) for name, value in net.items()}
-    credit_N = credit(theta, made.known_GN) / made.attempts
+    credit_N = credit(theta, made.known_JN) / made.attempts
     weight_AS = WEIGHTS[config.inner.estimator](credit_N, log_prob_AS, made)
     slope_AS = weight_AS - weight_AS.sum(0) * exp(log_prob_AS)
     kept = 1 / (1 + exp(-theta["keep"])) if "keep" in theta else 1.0
@@ -191,7 +189,7 @@ def adapt(
 
 
 def situations(walk: Walk, attempts: int) -> tuple[Indices, Indices]:
-    """[N] the number of each step's situation, and [S] a step of each, in the order in which they were met."""
+    """Numbers each step's situation [N], and returns a step of each situation [S], in the order they were met."""
     steps = np.arange(len(walk.at_N))
     if attempts == 1:
         return steps, steps  # one robot hardly ever comes into the same situation twice
@@ -208,17 +206,17 @@ def situations(walk: Walk, attempts: int) -> tuple[Indices, Indices]:
 
 
 def chosen(log_prob_AS: Array, made: Made) -> Array:
-    """[N] of the moves that were made."""
+    """Returns the log-probabilities of the moves that were made [N]."""
     return take(log_prob_AS.reshape(1, -1), made.pair_N)[0]
 
 
 def gathered(value_N: Array, made: Made) -> Array:
-    """[A, S] the sum of the values of all steps at which the move was made in the situation."""
+    """Adds up, for each move in each situation [A, S], the values of all steps at which it was made there."""
     return sum_by(value_N[None], made.pair_N, A * len(made.at_S)).reshape(A, -1)
 
 
 def _slopes(net: policy.Net, slope_AU: Array, scene: Scene) -> policy.Net:
-    """The gradient of each maze's own network, given that of its scores."""
+    """Computes the gradient of each maze's own network, given the gradient of its scores."""
     assert scene.member_UM is not None
     mazes = scene.member_UM.shape[1]
     hidden_UAH = policy.hidden(net, scene)
@@ -236,20 +234,21 @@ def _slopes(net: policy.Net, slope_AU: Array, scene: Scene) -> policy.Net:
 
 
 def log_likelihood(credit_N: Array, log_prob_AS: Array, made: Made) -> Array:
-    """MAML as implemented: w = credit. Its gradient is right; its Hessian lacks the score terms."""
+    """Weighs as MAML is implemented: w = credit. Its gradient is right; its Hessian lacks the score terms."""
     return gathered(credit_N, made)
 
 
 def low_variance_curvature(credit_N: Array, log_prob_AS: Array, made: Made) -> Array:
-    """LVC: w = credit * pi / stop(pi). Its Hessian lacks the terms across different steps of an attempt."""
+    """Weighs as LVC: w = credit * pi / stop(pi). Its Hessian lacks the terms across different steps of an attempt."""
     credit_AS = gathered(credit_N, made)
     return credit_AS * exp(log_prob_AS - fixed(log_prob_AS)) if is_torch(log_prob_AS) else credit_AS
 
 
 def dice(credit_N: Array, log_prob_AS: Array, made: Made) -> Array:
-    """Loaded DiCE: w_t = sum_{u >= t} credit_u box(l_<=u) - sum_{u > t} credit_u box(l_<u), box(x) = exp(x - stop(x)).
+    """Weighs as Loaded DiCE, which is unbiased at every order.
 
-    l_<=u is the attempt's log-likelihood up to step u. Unbiased at every order.
+    w_t = sum_{u >= t} credit_u box(l_<=u) - sum_{u > t} credit_u box(l_<u), where box(x) = exp(x - stop(x)), and
+    l_<=u is the attempt's log-likelihood up to step u.
     """
     if not is_torch(log_prob_AS):
         return gathered(credit_N, made)

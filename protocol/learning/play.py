@@ -1,12 +1,12 @@
-"""How moves are drawn from policies, and how moves that were drawn are made again.
+"""The draw of moves from policies, and the making of the same moves once more.
 
 A move is drawn with a random number that is a function of the attempt's key and the time alone, so that anybody can
-draw it again, in any order. Each attempt has a generator of its own: SplitMix64 of Steele, Lea and Flood ("Fast
+draw it again, in any order. Each attempt has a generator of its own, SplitMix64 of Steele, Lea and Flood ("Fast
 splittable pseudorandom number generators", 2014).
 """
 
-# C cells of all mazes, M mazes, W walkers, N steps of all attempts, U distinct observations, A moves, R room for
-# observations
+# M mazes, C cells of all mazes, W walkers, N steps of all attempts, U distinct observations, O places for observations,
+# of which U are taken, A moves, D kinds of dream, G gains of a dream
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from protocol.compiled import compiled
 from protocol.config import Config
 from protocol.learning import exact
 from protocol.learning.policy import HOPE, KNOWN, SHARE_A16, Phi, Scene, scores
-from protocol.world.maze import MOVES, Floats, Indices, Ints
+from protocol.world.cells import A, Floats, Indices, Ints
+from protocol.world.memory import Dream, Known
 from protocol.world.senses import Bytes, Observations
-from protocol.world.walk import Dream, Here, Known, Walk, walk
+from protocol.world.walk import Here, Walk, walk
 
-A = len(MOVES)
-LEAST_NATS = -80.0  # of fast weights, below the largest of a cell: what is smaller still is never drawn
+LEAST_NATS = -80.0  # the least fast weight, counted from the largest of its cell: e^-80 is never drawn
 FIRST_STEPS = 64  # steps of an attempt for which there is room at first
 
 Keys = npt.NDArray[np.uint64]
@@ -36,12 +36,12 @@ class UnwalkableError(Exception):
 
 
 def keys(walkers: int, rng: np.random.Generator) -> Keys:
-    """[W] where the random numbers of each attempt begin."""
+    """Draws a key for each attempt [W], which says where its random numbers begin."""
     return rng.integers(0, 2**64, walkers, np.uint64)
 
 
 def uniform(key_W: Keys, time: int) -> Wide:
-    """[W] a random number from 0 to 1, 1 excluded, for the move of each attempt at time t."""
+    """Computes a random number from 0 to 1, 1 excluded, for the move of each attempt [W] at a time."""
     x = key_W + np.uint64(time * 0x9E3779B97F4A7C15 % 2**64)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -50,48 +50,51 @@ def uniform(key_W: Keys, time: int) -> Wide:
 
 
 def scene_of(met: Observations, row_U: Indices, config: Config) -> Scene:
-    """The observations with these numbers."""
+    """Collects the observations with these numbers, as a network reads them."""
     real = np.zeros(0, np.float32)
     return Scene.of(met.features(row_U), config, real, met.mazes(row_U), len(met.sight.mazes))
 
 
 class Scores:
-    """What a network says of the observations that were met, each of which it is asked about once."""
+    """The scores that a network gives to the moves in the observations that were met; each is computed once."""
 
     def __init__(self, net: dict[str, Any], met: Observations, config: Config) -> None:
+        """Starts without any score of `net` in the observations that `met` numbers."""
         self.net, self._met, self._config = net, met, config
-        self.score_RA = np.empty((0, A), np.float32)
-        self.odds_RA = np.empty((0, A))  # e^score, the largest of an observation being 1; below 0 until it is asked
+        self.score_OA = np.empty((0, A), np.float32)
+        self.odds_OA = np.empty((0, A))  # e^score, the largest of an observation being 1; below 0 until computed
 
     def make_room(self, room: int) -> None:
-        """For so many observations."""
-        more = room - len(self.odds_RA)
+        """Makes room for so many observations."""
+        more = room - len(self.odds_OA)
         if more > 0:
-            self.score_RA = np.concatenate((self.score_RA, np.zeros((more, A), np.float32)))
-            self.odds_RA = np.concatenate((self.odds_RA, np.full((more, A), -1.0)))
+            self.score_OA = np.concatenate((self.score_OA, np.zeros((more, A), np.float32)))
+            self.odds_OA = np.concatenate((self.odds_OA, np.full((more, A), -1.0)))
 
     def ask(self) -> None:
-        """About all observations that are new."""
+        """Computes the scores in all observations that are new."""
         self.make_room(self._met.count)
-        fresh = np.flatnonzero(self.odds_RA[: self._met.count, 0] < 0)
+        fresh = np.flatnonzero(self.odds_OA[: self._met.count, 0] < 0)
         if len(fresh):
             scene = scene_of(self._met, fresh, self._config)
             score_AU = scores(self.net, scene)
             odds_AU = exact.exp((score_AU - score_AU.max(axis=0)).astype(np.float64))
-            self.score_RA[fresh], self.odds_RA[fresh] = score_AU.T, (odds_AU * scene.open_AU).T
+            self.score_OA[fresh], self.odds_OA[fresh] = score_AU.T, (odds_AU * scene.open_AU).T
 
     def of(self, row_N: Ints) -> Floats:
-        """[A, N] what it says at each step, whose observations it has been asked about."""
-        return np.ascontiguousarray(self.score_RA.T).take(row_N, axis=1)
+        """Returns the scores [A, N] of steps with these observations, which must have been asked about."""
+        return np.ascontiguousarray(self.score_OA.T).take(row_N, axis=1)
 
 
 def play(phi: Phi, scores: Scores, met: Observations, known: Known, horizon_M: Ints, key_W: Keys) -> Walk:
-    """Attempts with the policies `phi`, each with random numbers of its own; as many at each maze as keys are for it.
+    """Makes attempts with the policies `phi`, the same number at each maze.
 
     Args:
-      scores: of the network of `phi`; asks about what is met.
+      scores: the scores of the network of `phi`.
+      met: numbers the observations; new ones are added to it.
       known: what is known from earlier attempts.
       horizon_M: [M] steps after which an attempt at each maze ends.
+      key_W: [W] one key for each attempt, which decides its random numbers.
     """
     if machine := compiled("play"):
         return machine.play(phi, scores, met, known, horizon_M, key_W)  # type: ignore[no-any-return]
@@ -100,10 +103,13 @@ def play(phi: Phi, scores: Scores, met: Observations, known: Known, horizon_M: I
 
 
 def replay(met: Observations, known: Known, horizon_M: Ints, length_W: Ints, move_N: Bytes) -> Walk:
-    """Attempts that were made, once more; UnwalkableError where they cannot have been.
+    """Makes attempts once more that were made before; raises UnwalkableError where they cannot have been made.
 
     Args:
-      length_W: [W] the steps of each.
+      met: numbers the observations; new ones are added to it.
+      known: what is known from earlier attempts.
+      horizon_M: [M] steps after which an attempt at each maze ends.
+      length_W: [W] the steps of each attempt.
       move_N: [N] the moves of all, attempt after attempt.
     """
     if int(length_W.min()) < 1 or int(length_W.sum(dtype=np.int64)) != len(move_N) or int(move_N.max()) >= A:
@@ -124,13 +130,14 @@ class Player:
     """
 
     def __init__(self, phi: Phi, scores: Scores, key_W: Keys) -> None:
+        """Prepares to draw with the policies `phi`, the scores of their network, and a key for each walker."""
         self._phi, self._scores, self._key_W = phi, scores, key_W
         self._factor_AC = factors(phi)
 
     def choose(self, here: Here) -> Bytes:
-        """[W] a move for each walker."""
+        """Draws a move for each walker [W]."""
         self._scores.ask()
-        odds_AW = np.ascontiguousarray(self._scores.odds_RA.take(here.row_W, axis=0).T)
+        odds_AW = np.ascontiguousarray(self._scores.odds_OA.take(here.row_W, axis=0).T)
         factor_AW = None if self._factor_AC is None else self._factor_AC.take(here.at_W, axis=1)
         if here.dream and (dreams_W := here.dream.known_W | here.dream.hope_W).any():
             if factor_AW is not None:
@@ -147,7 +154,7 @@ class Player:
         return move_W
 
     def _dreamt(self, odds_AW: Wide, dream: Dream) -> Wide:
-        """[A, W] what dreams make of the odds: e^(strength * (share - pi))."""
+        """Computes the factors by which dreams change the odds [A, W]: e^(strength * (share - pi))."""
         pi_AW = odds_AW / exact.total(odds_AW)
         nats_AW = np.zeros_like(odds_AW)
         for kind, moves_W in ((KNOWN, dream.known_W), (HOPE, dream.hope_W)):
@@ -161,11 +168,12 @@ class Record:
     """Moves that were made, for `walk` to make again."""
 
     def __init__(self, length_W: Ints, move_N: Bytes) -> None:
+        """Takes the steps of each attempt [W], and the moves of all [N], attempt after attempt."""
         self._length_W, self._move_N = length_W.astype(np.int64), move_N
         self._first_W = np.cumsum(self._length_W) - self._length_W
 
     def choose(self, here: Here) -> Bytes:
-        """[W] the move of each."""
+        """Returns the move that each walker made [W]; raises UnwalkableError where its record has ended before."""
         if (self._length_W[here.walker_W] <= here.time).any():
             raise UnwalkableError
         move_W: Bytes = self._move_N[self._first_W[here.walker_W] + here.time]
@@ -173,7 +181,7 @@ class Record:
 
 
 def factors(phi: Phi) -> Wide | None:
-    """[A, C] e^Delta, the largest of a cell being 1; None where it is 1 everywhere."""
+    """Computes e^Delta [A, C], the largest of a cell being 1; None where it is 1 everywhere."""
     lower_AC = phi.delta_AC - phi.delta_AC.max(axis=0)
     if not lower_AC.any():
         return None

@@ -5,8 +5,8 @@ learned in a corridor that leads down holds in one that leads to the right. It r
 never once for each step. A policy that must be evaluated step by step (a recurrent one) would replace `log_prob`.
 """
 
-# M mazes, C cells of all mazes, U distinct observations, F features, H hidden units, N steps, A moves, D kinds of
-# dream, G gains
+# M mazes, C cells of all mazes, U distinct observations, F features of an observation, H hidden units, N steps of all
+# attempts, A moves, D kinds of dream, G gains of a dream
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ import numpy as np
 
 from protocol.config import Config
 from protocol.learning.arrays import Array, exp, fixed, least, like, log_softmax, pick, product, relu, turned
-from protocol.world.maze import MOVES, Floats
+from protocol.world.cells import A, Floats
+from protocol.world.memory import NO_EXIT
 from protocol.world.senses import Bytes, features, open_moves, turns
-from protocol.world.walk import NO_EXIT
 
-A = len(MOVES)
-SHUT = -80.0  # of a move into a wall that is sensed, below the least score: it never happens, and e^SHUT is no denormal
+# The score of a move into a wall that is sensed, below the least score: it never happens, and e^SHUT is no denormal.
+SHUT = -80.0
 KNOWN, HOPE = range(2)  # kinds of dream: the known way, the hopeful way
 DREAMS, GAINS = 2, NO_EXIT + 1
 
-# [A, 16] the share of each move in each set of moves, of which every bit is a move
+# The share of each move in each set of moves [A, 16]; a set has a bit for each move.
 MEMBER_A16 = (np.arange(1 << A) >> np.arange(A)[:, None] & 1).astype(np.float32)
 SHARE_A16: Floats = MEMBER_A16 / np.maximum(MEMBER_A16.sum(axis=0), 1)
 
-Net = dict[str, Array]  # "in" [F, H], "bias" [H], "out" [H]; or of every maze its own, [M, ...]
+Net = dict[str, Array]  # "in" [F, H], "bias" [H], "out" [H]; with a network for each maze [M, ...]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,13 @@ class Scene:
 
     @staticmethod
     def of(feature_UF: Bytes, config: Config, real: Array, maze_U: Array | None = None, mazes: int = 0) -> Scene:
-        """`real`: any array of the kind, device and precision that is wanted. `maze_U`: where each maze has its own."""
+        """Reads observations as the network does.
+
+        Args:
+          feature_UF: [U, F] their features, 0 or 1.
+          real: any array of the kind, device and precision that is wanted.
+          maze_U: [U] the maze of each, if each maze has a network of its own; there are `mazes` mazes.
+        """
         x_UAF = feature_UF.astype(np.float32).take(turns(config.policy), axis=1)
         open_AU = np.ascontiguousarray(open_moves(feature_UF, config.policy).T).astype(np.float32)
         member = None if maze_U is None else like((maze_U[:, None] == np.arange(mazes)).astype(np.float32), real)
@@ -59,20 +65,20 @@ class Phi:
 
 
 def shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """The network's parameters and their shapes."""
+    """Lists the network's parameters and their shapes."""
     seen, hidden = features(config.policy), config.policy.hidden
     return {"in": (seen, hidden), "bias": (hidden,), "out": (hidden,)}
 
 
 def scores(net: Net, scene: Scene) -> Array:
-    """[A, U] what the network says of each move in each observation."""
+    """Computes the network's score of each move in each observation [A, U]."""
     out = net["out"] if scene.member_UM is None else _own(net["out"], scene.member_UM)
     score_AU = turned(product(hidden(net, scene), out[..., None]).reshape(-1, A))
     return score_AU * scene.open_AU + (SHUT + fixed(least(score_AU))) * (1 - scene.open_AU)
 
 
 def hidden(net: Net, scene: Scene) -> Array:
-    """[U, A, H] the hidden layer."""
+    """Computes the hidden layer [U, A, H]."""
     if scene.member_UM is None:
         seen = product(scene.x_UAF.reshape(-1, scene.x_UAF.shape[-1]), net["in"])
         return relu(seen.reshape(*scene.x_UAF.shape[:2], -1) + net["bias"])
@@ -80,27 +86,27 @@ def hidden(net: Net, scene: Scene) -> Array:
 
 
 def _own(value_M: Array, member_UM: Array) -> Array:
-    """[U, ...] for each observation the value of its maze; as a product, whose gradient is one, too."""
+    """Returns for each observation the value of its maze [U, ...], by a product, whose gradient is one, too."""
     return product(member_UM, value_M.reshape(len(value_M), -1)).reshape(len(member_UM), *value_M.shape[1:])
 
 
 def spread(value: Array, scene: Scene) -> Array:
-    """[H], or of each observation's own maze [U, 1, H]."""
+    """Returns a value [H] as it is, or, where mazes have their own, that of each observation's maze [U, 1, H]."""
     return value if scene.member_UM is None else _own(value, scene.member_UM)[:, None]
 
 
 def log_prob(score_AN: Array, delta_AN: Array, dream_DG: Array, known_N: Array, hope_N: Array, gain_N: Array) -> Array:
-    """[A, N] log pi of every move at N steps.
+    """Computes log pi of every move at N steps [A, N].
 
     A dream is an imagined step: it is reinforced as a real one would be, by credit * (onehot - pi), on the spot. It is
     made anew from all that is known, the attempts included, so where there is one, it stands in place of the fast
     weights that those attempts have left.
 
     Args:
-      score_AN: what the network says at each step.
-      delta_AN: the fast weights of its cell.
-      dream_DG: as in Phi.
-      known_N, hope_N, gain_N: as in walk.Dream.
+      score_AN: [A, N] the network's scores at each step.
+      delta_AN: [A, N] the fast weights of the step's cell.
+      dream_DG: [D, G] as in Phi.
+      known_N, hope_N, gain_N: [N] as in `protocol.world.memory.Dream`.
     """
     dreams_N = (known_N | hope_N) > 0
     if not dreams_N.any():

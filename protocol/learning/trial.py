@@ -1,10 +1,10 @@
-"""What a lease asks for: attempts in mazes that its seed stands for, and the adaptation between them.
+"""The work that a lease asks for: attempts in mazes that its seed stands for, and the adaptation between them.
 
-It is a pure function of theta, seed and config. Actors compute it; so does whoever checks what they say.
+It is a pure function of theta, seed and config. Actors compute it, and so does the learner where it checks them.
 """
 
-# M mazes, E attempts, W walkers, N steps of all attempts, S situations (see inner.Made), U distinct observations,
-# C cells of all mazes, A moves
+# M mazes, C cells of all mazes, N steps of all attempts, S situations (see inner.Made), U distinct observations,
+# A moves, K inner steps, J facts that hindsight knows of a step, D kinds of dream, G gains of a dream, P parameters
 
 from __future__ import annotations
 
@@ -20,27 +20,34 @@ from protocol.learning.inner import Made, adapt, initial_phi, situations, unflat
 from protocol.learning.play import Scores, keys, play, scene_of
 from protocol.learning.policy import Phi, Scene, log_prob
 from protocol.world import families
-from protocol.world.maze import Floats, Ints, Mazes
+from protocol.world.cells import Floats, Ints
+from protocol.world.maze import Mazes
+from protocol.world.memory import Known
 from protocol.world.senses import Observations, Sight
-from protocol.world.walk import Known, Walk, learned
+from protocol.world.walk import Walk, learned
 
-Finished = Callable[[str], None]  # is told the name of every piece of work when it is done
+Finished = Callable[[str], None]  # takes the name of a piece of work that has been done
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What happened at some mazes, one inner step after another."""
+    """The attempts at some mazes, and the policies, one inner step after another."""
 
-    walks: tuple[Walk, ...]  # K + 1: before each inner step, and after the last
-    log_probs: tuple[Floats, ...]  # K + 1: [N] the log-probability that each move was drawn with
-    phis: tuple[Phi, ...]  # K + 1: the policies that drew them
-    knowns: tuple[Known, ...]  # K + 1: what the robots knew before each
+    walks: tuple[Walk, ...]  # [K + 1] the attempts before each inner step, and after the last
+    log_probs: tuple[Floats, ...]  # [K + 1] arrays [N]: the log-probability that each move was drawn with
+    phis: tuple[Phi, ...]  # [K + 1] the policies that drew the moves
+    knowns: tuple[Known, ...]  # [K + 1] what the robots knew before the attempts
 
 
 def lease_trial(
     theta_P: Floats, seed: Sequence[int], config: Config, finished: Finished = lambda work: None
 ) -> tuple[Mazes, Trial]:
-    """The mazes that `seed` stands for and the attempts at them."""
+    """Draws the mazes that `seed` stands for, and makes the attempts at them.
+
+    Args:
+      theta_P: [P] the parameters.
+      finished: is told of every piece of work: "sampling", "rollouts" or "adaptation".
+    """
     rng = np.random.default_rng(seed)
     mazes = families.sample(config.maze, config.run.mazes_per_lease, rng, held_out=False)
     finished("sampling")
@@ -55,10 +62,12 @@ def attempt_and_adapt(
     horizon_M: Ints | None = None,
     finished: Finished = lambda work: None,
 ) -> Trial:
-    """K+1 stages of attempts at `mazes`, one inner step after each but the last.
+    """Makes K + 1 stages of attempts at `mazes`, with one inner step after each but the last.
 
     Args:
-      horizon_M: [M] steps after which an attempt at each maze has failed; without, as the config says.
+      theta_P: [P] the parameters.
+      horizon_M: [M] steps after which an attempt at each maze has failed; None stands for the config's horizons.
+      finished: is told of every piece of work: "rollouts" or "adaptation".
     """
     theta, inner = unflatten(theta_P, config), config.inner
     horizon_M = horizons(mazes, config) if horizon_M is None else horizon_M
@@ -84,9 +93,9 @@ def attempt_and_adapt(
         if left:
             knowns.append(learned(met.sight, knowns[-1], done))
             steps = Steps.of(done, mazes, horizon_M)
-            known_GN = hindsight(steps, knowns[-1].way_C, left - 1, config)
+            known_JN = hindsight(steps, knowns[-1].way_C, left - 1, config)
             row_S, scene = _scene(met, row_S, config)
-            made = Made(each, at_S, row_S, pair_N, steps.attempt_N, steps.time_N, known_GN)
+            made = Made(each, at_S, row_S, pair_N, steps.attempt_N, steps.time_N, known_JN)
             phis.append(adapt(phi, theta, log_prob_AS, made, scene, left - 1, config))
         finished("adaptation")
     _, rank_U = met.order()
@@ -95,7 +104,7 @@ def attempt_and_adapt(
 
 
 def _scene(met: Observations, row_S: Ints, config: Config) -> tuple[Ints, Scene | None]:
-    """[S] the number of each observation, and the observations; none where the network does not adapt."""
+    """Numbers the observations [S] and collects them; None in their place where the network does not adapt."""
     if config.inner.adapts == "cells":
         return row_S, None
     order_U, rank_U = met.order()

@@ -1,4 +1,4 @@
-"""Where a learner is: tcp://HOST:PORT or ipc://PATH."""
+"""The address of a learner: tcp://HOST:PORT or ipc://PATH."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ MAX_LABEL = 63  # characters between two dots of a name
 
 @dataclass(frozen=True)
 class Address:
-    """tcp://HOST:PORT or ipc://PATH."""
+    """An address in parts: tcp://HOST:PORT or ipc://PATH."""
 
     scheme: str
     place: str  # host, an IPv6 address in brackets, or path
-    port: str  # "*": any free one; "" for ipc
+    port: str  # "*" stands for any free port; "" for ipc
 
     @staticmethod
     def of(text: str) -> Address:
-        """The address that `text` says, or ClewError."""
+        """Reads an address; raises ClewError where `text` is none."""
         tcp = TCP.fullmatch(text)
         if tcp and _is_host(tcp[1]) and (tcp[2] == "*" or int(tcp[2]) <= 65_535):
             return Address("tcp", tcp[1], "*" if tcp[2] == "0" else tcp[2])
@@ -42,19 +42,19 @@ class Address:
         return f"tcp://{self.place}:{self.port}" if self.scheme == "tcp" else f"ipc://{self.place}"
 
     def theta(self, port: int | str) -> Address:
-        """Where theta is published: another port of the same host, or PATH.theta."""
+        """Returns the address at which theta is published: another port of the same host, or PATH.theta."""
         if self.scheme == "tcp":
             return Address("tcp", self.place, str(port))
         return Address("ipc", self.place + ".theta", "")
 
     @property
     def host(self) -> str:
-        """The host without brackets."""
+        """Returns the host without brackets."""
         return self.place.strip("[]")
 
     @property
     def is_name(self) -> bool:
-        """Whether the host is a name, whose addresses may be IPv4, IPv6, or both."""
+        """Says whether the host is a name, whose addresses may be IPv4, IPv6, or both."""
         try:
             ipaddress.ip_address(self.host)
         except ValueError:
@@ -63,19 +63,19 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        """Whether nobody on another machine can reach it."""
+        """Says whether nobody on another machine can reach the address."""
         if self.scheme == "ipc" or self.place == "localhost":
             return True
         return not self.is_name and ipaddress.ip_address(self.host).is_loopback
 
 
 def host_port(host: str, port: int | str) -> str:
-    """HOST:PORT, with the brackets that an IPv6 address needs."""
+    """Writes HOST:PORT, with the brackets that an IPv6 address needs."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_host(place: str) -> bool:
-    """Whether `place` is an IPv6 address in brackets, or can be a name or an IPv4 address."""
+    """Says whether `place` is an IPv6 address in brackets, or can be a name or an IPv4 address."""
     if place.startswith("["):
         try:
             return ipaddress.ip_address(place[1:-1]).version == 6
@@ -86,9 +86,13 @@ def _is_host(place: str) -> bool:
 
 
 def metrics_target(told: str, seen: str, is_ipc: bool, allowed: Sequence[str] = ()) -> tuple[str, bool]:
-    """HOST:PORT of an actor's metrics, "" where there are none; and whether it named a host in vain.
+    """Returns HOST:PORT of an actor's metrics, "" where there are none, and whether the actor named a host in vain.
 
-    The port is what it told; the host is where the learner sees it, unless it told one of `allowed`.
+    Args:
+      told: what the actor says: HOST:PORT, :PORT or "". Its port counts, and its host if it is one of `allowed`.
+      seen: the host where the learner sees the actor, which counts otherwise.
+      is_ipc: all actors are on this machine.
+      allowed: hosts that an actor may name although it is seen at another.
     """
     named, _, port = told.rpartition(":")
     named, host = named.strip("[]"), "127.0.0.1" if is_ipc else seen

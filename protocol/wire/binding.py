@@ -1,4 +1,4 @@
-"""Binds a socket where nobody else listens, or says what is in the way."""
+"""The binding of sockets where nobody else listens, and what is in the way where that fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from protocol.wire.address import Address
 
 
 def bind(link: zmq.Socket[bytes], address: Address) -> Address:
-    """Where `link` is bound now; ClewError where it cannot be."""
+    """Binds a socket, and returns the address where it is bound; raises ClewError where it cannot be."""
     numeric = str(address).replace("//localhost:", "//127.0.0.1:")  # libzmq binds no names
     if address.scheme == "ipc" and _is_served(address.place):
         raise _occupied(address)
@@ -27,7 +27,7 @@ def bind(link: zmq.Socket[bytes], address: Address) -> Address:
 
 
 def bind_beside(link: zmq.Socket[bytes], work: Address) -> Address:
-    """Binds the theta link next to the work link: on the next port, or any free one where that is taken."""
+    """Binds the theta link next to the work link, as `bind` does: on the next port, or on any free one."""
     if work.scheme == "tcp" and int(work.port) < 65_535:
         try:
             return bind(link, work.theta(int(work.port) + 1))
@@ -37,10 +37,11 @@ def bind_beside(link: zmq.Socket[bytes], work: Address) -> Address:
 
 
 def _occupied(address: Address) -> ClewError:
+    """Makes the error of an address that is in use."""
     return ClewError(f"{address} is in use; end the learner that holds it, or choose another address")
 
 
 def _is_served(path: str) -> bool:
-    """Whether somebody listens on a Unix socket. libzmq would take its place without a word."""
+    """Says whether somebody listens on a Unix socket; libzmq would take the place of that process and not say so."""
     with socket.socket(socket.AF_UNIX) as probe:
         return Path(path).exists() and probe.connect_ex(path) == 0

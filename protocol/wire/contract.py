@@ -1,8 +1,9 @@
-"""What learner and actors must have alike, in one word: whatever decides what a lease asks for, and how it is said.
+"""The contract: one hash of everything that learner and actors must have alike to compute and to say the same.
 
-Comments and docstrings are not part of it, nor how connections are made. Of numpy the first two numbers of the version
-are, since the third changes no random numbers. The processor, numba and Python are not: `protocol.learning.exact`.
-Modules of the user's own, which the config names, have a contract of their own.
+It covers the source of whatever decides what a lease asks for and how messages are written, and the first two numbers
+of numpy's version, since the third changes no random numbers. It leaves out comments, docstrings, how connections are
+made, and the processor, numba and Python, which change no bit (`protocol.learning.exact`). Modules of the user's own,
+which the config names, have a contract of their own.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import numpy as np
 from protocol import own
 
 ROOT = Path(__file__).parents[1]
-ALIKE = ("config.py", "own.py", "world", "learning", "compiled", "wire/frames.py", "wire/messages.py")  # of `protocol`
+ALIKE = ("config.py", "own.py", "world", "learning", "compiled", "wire/frames.py", "wire/messages.py")
 
 
 def contract(root: Path = ROOT, numpy: str = np.__version__) -> str:
-    """Of the sources of `protocol` in `root` and a version of numpy."""
+    """Computes the contract of the sources of `protocol` in `root` and of a version of numpy."""
     digest = hashlib.sha256(".".join(numpy.split(".")[:2]).encode())
     for part in ALIKE:
         path = root / part
@@ -31,7 +32,7 @@ def contract(root: Path = ROOT, numpy: str = np.__version__) -> str:
 
 
 def own_contract(names: Sequence[str]) -> str:
-    """Of the sources that functions of the user's own stand in; "" of none. `names`: MODULE:FUNCTION, in any order."""
+    """Computes the contract of functions of the user's own, MODULE:FUNCTION, from their sources; "" without any."""
     digest = hashlib.sha256()
     for module in sorted(set(map(own.module_of, names))):
         digest.update(module.encode() + b"\0")
@@ -41,14 +42,14 @@ def own_contract(names: Sequence[str]) -> str:
 
 
 def _said(name: str, text: bytes) -> bytes:
-    """What a source of that name says."""
+    """Returns the bytes of a source of that name that count."""
     return name.encode() + b"\0" + "\0".join(_told(ast.parse(text))).encode() + b"\0"
 
 
 def _told(node: object) -> Iterator[str]:
-    """What a piece of source says, but for strings that stand alone; the same in every version of Python.
+    """Yields the parts of a piece of source, without strings that stand alone, alike in every version of Python.
 
-    `ast.dump` is not: each version has fields, and a form, of its own.
+    `ast.dump` would not do: each version of Python has fields, and a form, of its own.
     """
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return

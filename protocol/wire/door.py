@@ -1,8 +1,8 @@
-"""The learner's door: ZAP asks whose key may come in (https://rfc.zeromq.org/spec/27), and is told each one's name.
+"""The learner's door: it tells ZAP whose key may come in (https://rfc.zeromq.org/spec/27), and the name of each.
 
-The name, KEY/RANDOM, becomes the connection's on the work link, instead of the one that its peer chose, where ZAP's
-answer comes after libzmq has read the peer's own words. So nobody can be called like another, nor like one that libzmq
-would choose next, which would end the process; and every message says which key it came by.
+The name, KEY/RANDOM, becomes that of the connection on the work link, instead of the name that its peer chose, where
+ZAP's answer comes after libzmq has read the peer's own words. So nobody can have the name of another, nor a name that
+libzmq would choose next, which would end the process; and every message says which key it came by.
 """
 
 from __future__ import annotations
@@ -17,21 +17,27 @@ from zmq.utils import z85
 
 from protocol.wire.keys import Allowlist
 
-DOMAIN = "clew"  # of our sockets, as ZAP calls it
+DOMAIN = "clew"  # ZAP's name of our sockets
 ENDPOINT = "inproc://zeromq.zap.01"
 VERSION = b"1.0"
-RANDOM_BYTES = 8  # of a name
+RANDOM_BYTES = 8  # random bytes in a name
 LOOPBACK = "tcp://127.0.0.1"
 AT_ONCE = 100  # questions that are answered together
 
 
 class Door:
-    """Of the sockets of one context; ends with it."""
+    """The door of all sockets of one context; it ends with the context."""
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], allowed: Allowlist, turned_away: SimpleQueue[str]
     ) -> None:
-        """`turned_away`: takes the hosts of those who may not come in. Before any socket of the context is bound."""
+        """Opens the door, before any socket of the context is bound.
+
+        Args:
+          context: the context of the sockets.
+          allowed: the keys that may come in.
+          turned_away: takes the host of each connection that may not come in.
+        """
         self._allowed, self._turned_away = allowed, turned_away
         # Sockets of a shadow are not closed with the context's others, but in the thread that uses them.
         mine: zmq.Context[zmq.Socket[bytes]] = zmq.Context.shadow(context)
@@ -45,6 +51,7 @@ class Door:
         Thread(target=self._answer_all, name="door", daemon=True).start()
 
     def _answer_all(self) -> None:
+        """Answers ZAP's questions until the context ends."""
         with self._questions, self._near, self._far, suppress(zmq.ContextTerminated):
             while True:
                 asked = [self._questions.recv_multipart()]
@@ -55,8 +62,9 @@ class Door:
                     self._answer(*question)
 
     def _let_libzmq_read_on(self) -> None:
-        """Whatever libzmq was doing in its thread when it asked is done when this returns: that thread alone takes a
-        message from one of these sockets to the other, after what it was doing.
+        """Waits until libzmq's thread has done what it was doing when it asked.
+
+        That thread alone takes a message from one of these sockets to the other, after what it was doing.
         """
         token = secrets.token_bytes(RANDOM_BYTES)
         self._near.send(token)
@@ -66,6 +74,7 @@ class Door:
     def _answer(
         self, asker: bytes, empty: bytes, _: bytes, number: bytes, domain: bytes, host: bytes, *rest: bytes
     ) -> None:
+        """Answers one question."""
         _own_name, mechanism, *credentials = rest
         name = self._name_of(domain, mechanism, credentials)
         if not name:
@@ -75,7 +84,7 @@ class Door:
         self._questions.send_multipart([asker, empty, VERSION, number, *status, name, metadata])
 
     def _name_of(self, domain: bytes, mechanism: bytes, credentials: list[bytes]) -> bytes:
-        """Of a new connection; nothing where it may not come in."""
+        """Makes a name for a new connection; b"" where it may not come in."""
         if (domain, mechanism, len(credentials)) != (DOMAIN.encode(), b"CURVE", 1):
             return b""
         key = self._allowed.name_of(z85.encode(credentials[0]))
@@ -83,10 +92,10 @@ class Door:
 
 
 def key_in(name: bytes) -> str:
-    """The key's name in that of a connection."""
+    """Returns the name of the key from that of a connection."""
     return name.rpartition(b"/")[0].decode()
 
 
 def _identity(name: bytes) -> bytes:
-    """As metadata of ZMTP."""
+    """Writes a name as metadata of ZMTP."""
     return b"\x08Identity" + len(name).to_bytes(4, "big") + name

@@ -1,10 +1,12 @@
-"""Message <-> frames: one msgpack header; then, where there are arrays, one body. Nothing is ever unpickled.
+"""Messages as frames: one msgpack header and, where there are arrays, one body. Nothing is ever unpickled.
 
-The header is (kind, fields, arrays): the record's name, its scalar fields, and (dtype, dimensions) of each array.
-The body holds their bytes in that order, each with zeros up to a multiple of 8: a frame for every array would take
-both sides twice the time. How many there are is checked while the header is read, all
-else before an array is made, against the kind of message and its limits; arrays are read-only views of the body.
+The header is (kind, fields, arrays): the record's name, its scalar fields, and (dtype, dimensions) of each array. The
+body holds their bytes in that order, each with zeros up to a multiple of 8: a frame for every array would take both
+sides twice the time. The number of arrays is checked while the header is read, and everything else before an array is
+made, against the kind of message and its limits; arrays are read-only views of the body.
 """
+
+# M mazes, C cells of all mazes
 
 from __future__ import annotations
 
@@ -30,36 +32,37 @@ Shape = Annotated[tuple[Annotated[int, Field(ge=1, lt=2**31)], ...], Field(min_l
 Declared = tuple[tuple[Dtype, Shape], ...]
 Header = tuple[str, dict[str, Any], Declared]
 
-HEADER_BYTES = 65_536  # of any message; a Welcome with its config is the largest
-REQUEST_BYTES = 8_192  # of the header of what an actor says
-ENTRIES = 16  # of a list or a table in a header, but for the list of arrays
-DTYPES = {name: np.dtype(name).newbyteorder("<") for name in get_args(Dtype)}  # as bytes travel
+HEADER_BYTES = 65_536  # the most of any message's header; a Welcome with its config has the largest
+REQUEST_BYTES = 8_192  # the most of the header of a message from an actor, without its list of arrays
+ENTRIES = 16  # the most of a list or a table in a header, except the list of arrays
+DTYPES = {name: np.dtype(name).newbyteorder("<") for name in get_args(Dtype)}  # the types as they travel
 NAMES = {dtype.newbyteorder(order): name for name, dtype in DTYPES.items() for order in "<>"}  # dtype.name is slow
 THETA: Slot = ("float32", 1)
 MAZES: tuple[Slot, ...] = (("int32", 2), ("int32", 1), ("uint8", 1))
 STAGE: tuple[Slot, ...] = (("int32", 1), ("uint8", 1), ("float32", 1))
-SLOT_BYTES = 32  # of one array in the header, at most
+SLOT_BYTES = 32  # the most of one array in the header
 
 
 class WireError(Exception):
-    """Frames that are no message; `reason` is one word to count them under."""
+    """Raised for frames that are no message; `reason` is one word to count them under."""
 
     def __init__(self, reason: str) -> None:
+        """Keeps the reason."""
         super().__init__(reason)
         self.reason = reason
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a message may cost its receiver."""
+    """The most that a message may cost its receiver."""
 
-    frame_bytes: int  # of header or body
-    header_bytes: int = HEADER_BYTES
-    arrays: int = ENTRIES
+    frame_bytes: int  # the most of the header or the body
+    header_bytes: int = HEADER_BYTES  # the most of the header
+    arrays: int = ENTRIES  # the most arrays
 
     @staticmethod
     def of(config: Config) -> Limits:
-        """What the learner of `config` may receive: no honest Rollouts is larger."""
+        """Computes the limits of what the learner of `config` may receive: no honest Rollouts is larger."""
         mazes, cells = config.run.mazes_per_lease, config.maze.most_cells
         attempts = max(config.inner.attempts, config.outer.attempts)
         steps = mazes * attempts * math.ceil(config.run.horizon_per_cell * cells)
@@ -76,7 +79,7 @@ ACTOR_LIMITS = Limits(frame_bytes=2**28)  # an actor has no config yet; Theta is
 
 
 def encode(message: Message) -> list[bytes]:
-    """The frames of `message`."""
+    """Writes a message as frames."""
     arrays = _arrays_of(message)
     scalars = {name: getattr(message, name) for name in FIELDS[type(message).__name__]}
     declared = [(NAMES[array.dtype], array.shape) for array in arrays]
@@ -88,7 +91,7 @@ def encode(message: Message) -> list[bytes]:
 
 
 def decode(frames: Sequence[bytes], limits: Limits) -> Message:
-    """The message in `frames`, or WireError."""
+    """Reads the message in `frames`; raises WireError where there is none."""
     if not 1 <= len(frames) <= 2:
         raise WireError("frames")
     if len(frames[-1]) > limits.frame_bytes:
@@ -110,6 +113,7 @@ def decode(frames: Sequence[bytes], limits: Limits) -> Message:
 
 
 def _arrays_of(message: Message) -> list[Array]:
+    """Lists the arrays of a message in the order in which they travel."""
     match message:
         case Theta():
             return [message.vector]
@@ -122,7 +126,7 @@ def _arrays_of(message: Message) -> list[Array]:
 
 
 def _has_layout(name: str, slots: list[Slot]) -> bool:
-    """Whether a message of this kind may hold such arrays: Theta one, Rollouts those of its mazes and of each stage."""
+    """Says whether a message of this kind may hold such arrays: Theta one, Rollouts those of mazes and stages."""
     if name == Theta.__name__:
         return slots == [THETA]
     if name == Rollouts.__name__:
@@ -132,7 +136,7 @@ def _has_layout(name: str, slots: list[Slot]) -> bool:
 
 
 def _records(name: str, arrays: list[Array]) -> dict[str, Any]:
-    """The fields of a message that are made of arrays."""
+    """Makes the fields of a message that are made of arrays."""
     if name == Theta.__name__:
         return {"vector": arrays[0]}
     if name == Rollouts.__name__:
@@ -143,7 +147,7 @@ def _records(name: str, arrays: list[Array]) -> dict[str, Any]:
 
 
 def _header(frame: bytes, limits: Limits) -> Header:
-    """Whatever a header claims to hold, it costs no more than an honest one does."""
+    """Reads a header; one that claims too much costs no more than an honest one, and raises WireError."""
     if len(frame) > limits.header_bytes:
         raise WireError("header")
     try:
@@ -161,7 +165,7 @@ def _header(frame: bytes, limits: Limits) -> Header:
 
 
 def _arrays_in(body: bytes, declared: Declared) -> list[Array]:
-    """Read-only views of `body`, whose length must be exactly what dtypes and shapes say."""
+    """Makes read-only views of `body`; raises WireError unless its length is what dtypes and shapes say."""
     counts = [math.prod(shape) for _, shape in declared]
     sizes = [count * DTYPES[dtype].itemsize for count, (dtype, _) in zip(counts, declared, strict=True)]
     begins = list(accumulate(map(_padded, sizes), initial=0))
@@ -174,17 +178,17 @@ def _arrays_in(body: bytes, declared: Declared) -> list[Array]:
 
 
 def _padded(size: int) -> int:
-    """So that every array begins where its elements may."""
+    """Rounds a size up, so that every array begins where its elements may."""
     return -(-size // 8) * 8
 
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-ARRAYS = {"vector", "mazes", "stages"}  # fields that travel as frames
+ARRAYS = {"vector", "mazes", "stages"}  # fields that travel in the body
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def _scalars(kind: type) -> type[BaseModel]:
-    """What the scalar fields of a record must be: read from the record itself."""
+    """Makes a model of the scalar fields of a record, which checks their types and ranges."""
     hints = get_type_hints(kind, include_extras=True)
     wanted: dict[str, Any] = {name: (hint, ...) for name, hint in hints.items() if name not in ARRAYS}
     return create_model(kind.__name__, __config__=STRICT, **wanted)

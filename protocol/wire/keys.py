@@ -1,4 +1,4 @@
-"""CURVE keys: a directory for each party, which holds all that this party needs and nothing else.
+"""CURVE keys: each party has a directory, which holds all that this party needs and nothing else.
 
     DIR/learner/learner.key_secret   the learner's pair        DIR/NAME/learner.key        the learner's public key
     DIR/learner/allowed/NAME.key     who may connect           DIR/NAME/actor.key_secret   that actor's pair
@@ -25,17 +25,17 @@ from zmq.utils import z85
 from protocol.config import ClewError
 from protocol.wire import descriptors
 
-NAME = re.compile(r"(?!learner\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # of an actor's key
-MAX_FILE_BYTES = 65_536  # of a key file, which takes some hundred
+NAME = re.compile(r"(?!learner\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # the name of an actor's key
+MAX_FILE_BYTES = 65_536  # the most of a key file, which takes some hundred
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-MOST_FAILURES = 3  # to read who may connect, in a row
+MOST_FAILURES = 3  # failures in a row to read who may connect, after which nobody may
 
 log = logging.getLogger("clew")
 
 
 @dataclass(frozen=True)
 class LearnerKeys:
-    """The learner's pair, and whom it lets in."""
+    """The learner's pair of keys, and the keys that it lets in."""
 
     public: bytes
     secret: bytes
@@ -43,7 +43,7 @@ class LearnerKeys:
 
     @staticmethod
     def of(folder: Path) -> LearnerKeys:
-        """The keys in DIR/learner; ClewError where they are not fit for use."""
+        """Reads the keys in DIR/learner; raises ClewError where they are not fit for use."""
         public, secret = key_pair(folder, "learner")
         allowed = folder / "allowed"
         try:
@@ -57,7 +57,7 @@ class LearnerKeys:
 
 @dataclass(frozen=True)
 class ActorKeys:
-    """An actor's pair and the learner's public key."""
+    """An actor's pair of keys, and the learner's public key."""
 
     public: bytes
     secret: bytes
@@ -65,7 +65,7 @@ class ActorKeys:
 
     @staticmethod
     def of(folder: Path) -> ActorKeys:
-        """The keys in DIR/NAME; ClewError where they are not fit for use."""
+        """Reads the keys in DIR/NAME; raises ClewError where they are not fit for use."""
         public, secret = key_pair(folder, "actor")
         path = folder / "learner.key"
         try:
@@ -79,24 +79,25 @@ class ActorKeys:
 
 
 class Allowlist:
-    """Who may connect: the public keys in a folder, as of the last `refresh`."""
+    """The public keys that may connect: those in a folder at the last `refresh`."""
 
     def __init__(self, folder: Path) -> None:
+        """Reads the folder."""
         self._folder = folder
-        self._failures = 0  # to read it, in a row
-        self._names: dict[bytes, str] = {}  # by public key; replaced as a whole, since ZAP's thread reads it
-        self._faults: set[str] = set()  # of which the log knows
+        self._failures = 0  # failures in a row to read the folder
+        self._names: dict[bytes, str] = {}  # names by public key; replaced as a whole, since ZAP's thread reads it
+        self._faults: set[str] = set()  # the faults that have been logged
         self.refresh()
 
     def name_of(self, public: bytes) -> str | None:
-        """Whose key this is; None: it may not connect."""
+        """Returns the name of a public key; None if it may not connect."""
         return self._names.get(public)
 
     def refresh(self) -> set[str]:
-        """Reads the folder again; the names whose key is gone, or another, since the last time.
+        """Reads the folder again, and returns the names whose key is gone, or another, since the last time.
 
-        A key that cannot be read is not allowed. Where the folder itself is gone or not to be trusted, nobody is; where
-        this process lacks files or memory to read it, nobody is after a few calls, since nobody could be revoked.
+        A key that cannot be read may not connect. Where the folder itself is gone or not to be trusted, nobody may;
+        where this process lacks files or memory to read it, nobody may after a few calls: no key could be revoked.
         """
         try:
             names, faults = read_allowed(self._folder)
@@ -113,15 +114,17 @@ class Allowlist:
         return {name for key, name in former.items() if names.get(key) != name}
 
     def _warn(self, faults: set[str]) -> None:
-        """Of each once, for as long as it lasts."""
+        """Logs each fault once, for as long as it lasts."""
         for fault in sorted(faults - self._faults):
             log.warning("%s", fault)
         self._faults = faults
 
 
 def read_allowed(folder: Path) -> tuple[dict[bytes, str], list[str]]:
-    """Who may connect, by public key, and what is wrong with the other files; ClewError without a folder to trust, and
-    OSError where this process lacks what it takes to read it."""
+    """Returns the names of the keys that may connect, by public key, and what is wrong with the other files.
+
+    Raises ClewError where the folder is not to be trusted, and OSError where this process lacks files or memory.
+    """
     names: dict[bytes, str] = {}
     faults = []
     try:
@@ -135,10 +138,10 @@ def read_allowed(folder: Path) -> tuple[dict[bytes, str], list[str]]:
         path = folder / f"{name}.key"
         try:
             public, _ = _load(path)
-        except FileNotFoundError:  # revoked this moment
+        except FileNotFoundError:  # it was revoked this moment
             continue
         except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in EXHAUSTED:  # says nothing of this key
+            if isinstance(error, OSError) and error.errno in EXHAUSTED:  # this says nothing of the key
                 raise
             faults.append(f"{path} lets nobody in: {_reason(error)}; delete it, or make the key again")
             continue
@@ -152,19 +155,20 @@ def read_allowed(folder: Path) -> tuple[dict[bytes, str], list[str]]:
 
 
 def _unreadable(folder: Path, error: OSError) -> str:
+    """Says that a folder of keys cannot be read, and what to do."""
     exhausted = error.errno in EXHAUSTED
     remedy = "raise `ulimit -n`" if exhausted else "copy the whole directory from where `clew keys` made it"
     return f"cannot read {folder}, which says who may connect: {error.strerror}; {remedy}"
 
 
 def names_in(folder: Path) -> list[str]:
-    """Of the keys in a folder, whatever they are worth; OSError without the folder."""
+    """Lists the names of the keys in a folder, whatever they are worth; raises OSError without the folder."""
     files = [file for file in descriptors.opened(lambda: os.listdir(folder)) if not file.startswith(".")]
     return sorted(file.removesuffix(".key") for file in files if file.endswith(".key"))
 
 
 def key_pair(folder: Path, role: str) -> tuple[bytes, bytes]:
-    """The public and the secret key of a learner or an actor; ClewError where they are not fit for use."""
+    """Reads the public and the secret key of a learner or an actor; raises ClewError if they are not fit for use."""
     path = folder / f"{role}.key_secret"
     try:
         mode = path.stat().st_mode & 0o777
@@ -177,7 +181,7 @@ def key_pair(folder: Path, role: str) -> tuple[bytes, bytes]:
             )
         public, secret = _load(path)
     except FileNotFoundError:
-        nearby = sorted(folder.glob(f"*/{role}.key_secret"))  # in DIR, where DIR/learner was wanted
+        nearby = sorted(folder.glob(f"*/{role}.key_secret"))  # DIR was given where DIR/learner was wanted
         wanted = f"make keys with `clew keys new DIR`, then give --keys DIR/{role}"
         remedy = f"give --keys {nearby[0].parent}" if nearby else wanted
         raise ClewError(f"no {role} key in {folder}; {remedy}") from None
@@ -193,9 +197,9 @@ def key_pair(folder: Path, role: str) -> tuple[bytes, bytes]:
 
 
 def require_own(folder: Path, is_above: bool = False) -> None:
-    """ClewError where another user could put keys into `folder`; OSError without it.
+    """Raises ClewError where another user could put keys into `folder`, and OSError without the folder.
 
-    `is_above`: it holds key directories, and no keys; another user must not be able to exchange them.
+    With `is_above` the folder holds key directories, and no keys; another user must not be able to exchange them.
     """
     status = folder.stat()
     if not is_above and status.st_uid not in (0, os.geteuid()):
@@ -211,12 +215,12 @@ def require_own(folder: Path, is_above: bool = False) -> None:
 
 
 def _is_open(path: Path) -> bool:
-    """Whether every user of this machine can write to it. Kubernetes' volumes look so, and are mounted to be read."""
+    """Says whether every user of this machine can write to a path; Kubernetes' volumes are mounted to be read."""
     return bool(path.stat().st_mode & stat.S_IWOTH) and not os.statvfs(path).f_flag & os.ST_RDONLY
 
 
 def _load(path: Path) -> tuple[bytes, bytes | None]:
-    """The public key in a file and the secret one, where there is one; OSError or ValueError."""
+    """Reads the public key in a file, and the secret one if there is one; raises OSError or ValueError."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:  # a pipe would block for ever
         raise ValueError("it is no key file")
@@ -229,7 +233,7 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
     except (ValueError, IndexError):
         raise ValueError("there is no public key in it") from None
     except OSError as error:
-        if error.errno is None:  # what pyzmq raises for a file that has just gone
+        if error.errno is None:  # pyzmq raises this for a file that has just gone
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
         raise
     if not (_is_key(public) and (secret is None or _is_key(secret))):
@@ -238,6 +242,7 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
 
 
 def _is_key(text: bytes) -> bool:
+    """Says whether a text is a key in z85."""
     try:
         return len(text) == 40 and len(z85.decode(text)) == 32
     except (KeyError, struct.error):  # another character; five that stand for more than 32 bits
@@ -245,4 +250,5 @@ def _is_key(text: bytes) -> bool:
 
 
 def _reason(error: OSError | ValueError) -> str:
+    """Says what is wrong, in the words of the system or of the error."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,4 +1,4 @@
-"""Whether anybody listens at an address, asked by hand: libzmq tries again and again, and never says why it fails."""
+"""A test whether anybody listens at an address: libzmq tries again and again, and never says why it fails."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import socket
 
 from protocol.wire.address import Address
 
-TIMEOUT_S = 3.0  # for one of the host's addresses
+TIMEOUT_S = 3.0  # the longest wait for one of the host's addresses
 REMEDY = "is the learner running and bound to this address, and does a firewall let it through?"
 
 
 def fault(address: Address) -> str:
-    """Why nobody can be reached there; nothing where somebody listens."""
+    """Says why nobody can be reached at an address; returns "" where somebody listens."""
     try:
         if address.scheme == "ipc":
             with socket.socket(socket.AF_UNIX) as probe:

@@ -1,13 +1,13 @@
-"""What the robot senses and remembers at a step: its observation. There are few distinct ones, and each gets a number.
+"""Observations: a robot's senses and memory at a step. There are few distinct ones, and each gets a number.
 
 An observation is: the walls within the radius, the last move, for each of the four directions a mark of its memory,
 and, with a compass, whether the nearest exit lies that way. The marks of this attempt are Trémaux's: how often a
-passage has been used (Lucas, "Récréations mathématiques", 1882). A move into a wall that is sensed, or remembered by
-who is blind, is never made.
+passage has been used (Lucas, "Récréations mathématiques", 1882). A move into a wall that the robot senses, or, if it is
+blind, remembers, is never made.
 """
 
-# M mazes, C cells of all mazes, L looks, B cells seen around one, W walkers, U distinct observations, F features,
-# A moves, X sets of four marks
+# M mazes, C cells of all mazes, L looks, B cells seen around one, W walkers, U distinct observations, O places for
+# observations, of which U are taken, F features of an observation, A moves
 
 from __future__ import annotations
 
@@ -21,40 +21,41 @@ import numpy.typing as npt
 
 from protocol.compiled import compiled, plain
 from protocol.config import PolicyConfig
-from protocol.world.maze import EXIT, MOVES, NO_MOVE, WALL, Bools, Indices, Ints, Mazes
+from protocol.world.cells import EXIT, MOVES, NO_MOVE, WALL, A, Bools, Indices, Ints
+from protocol.world.maze import Mazes
 
 Keys = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-A = len(MOVES)
-# The mark of a direction: nobody has been there; somebody was, in an earlier attempt; visited in this attempt, through
-# this passage never, once, or more often; a wall that is sensed here, or that a blind robot has bumped into.
+# The mark of a direction: the robot has never been there; it was there in an earlier attempt; it was there in this
+# attempt, through this passage never, once, or more often; a wall that is sensed, or that a blind robot bumped into.
 NEVER, EARLIER, VISITED_0, VISITED_1, VISITED_2, BUMPED = range(6)
 MARKS = 6
-MARK_BITS = 3  # of one direction
-LAST = np.arange(NO_MOVE + 1) << MARK_BITS * A  # the last move, as it stands in the key of an observation
+MARK_BITS = 3  # bits of the mark of one direction
+LAST = np.arange(NO_MOVE + 1) << MARK_BITS * A  # the last move as it stands in the key of an observation
 ALL_MARKS = (1 << MARK_BITS * A) - 1
 ONE_HOT = np.eye(NO_MOVE + 1, dtype=np.uint8)
-MARK_XA = np.arange(ALL_MARKS + 1)[:, None] >> np.arange(0, MARK_BITS * A, MARK_BITS) & (1 << MARK_BITS) - 1
-MARKED = (MARK_XA[:, None, :] == np.arange(MARKS)[:, None]).reshape(-1, MARKS * A).astype(np.uint8)  # of four marks
-FIRST_ROOM = 1024  # observations
+FOUR_MARKS = np.arange(ALL_MARKS + 1)[:, None] >> np.arange(0, MARK_BITS * A, MARK_BITS) & (1 << MARK_BITS) - 1
+# The features of every set of four marks: [ALL_MARKS + 1, MARKS * A], 1 where a direction bears a mark.
+MARKED = (FOUR_MARKS[:, None, :] == np.arange(MARKS)[:, None]).reshape(-1, MARKS * A).astype(np.uint8)
+FIRST_ROOM = 1024  # observations for which there is room at first
 
 
 @lru_cache
 def offsets(radius: int) -> list[tuple[int, int]]:
-    """The cells seen around one, as (down, right): B = (2r+1)^2 - 1 of them."""
+    """Lists the cells seen around one, as (down, right): B = (2r+1)^2 - 1 of them."""
     reach = range(-radius, radius + 1)
     return [(down, right) for down, right in product(reach, reach) if down or right]
 
 
 def features(policy: PolicyConfig) -> int:
-    """F, how many features an observation has."""
+    """Counts the features of an observation: F."""
     return len(offsets(policy.radius)) + NO_MOVE + 1 + MARKS * A + A * policy.compass
 
 
 @lru_cache
 def turns(policy: PolicyConfig) -> Indices:
-    """[A, F] for each move, which feature stands in each place once the robot is turned so that this move is ahead."""
+    """Says for each move which feature stands in each place [A, F] once the robot is turned so that it is ahead."""
     seen = offsets(policy.radius)
     turned = []
     for move in range(A):
@@ -73,7 +74,7 @@ def turns(policy: PolicyConfig) -> Indices:
 
 @dataclass(frozen=True)
 class Sight:
-    """What can be sensed in the cells of some mazes without any memory."""
+    """The senses in each cell of some mazes, without any memory."""
 
     mazes: Mazes
     policy: PolicyConfig
@@ -83,33 +84,33 @@ class Sight:
 
     @staticmethod
     def of(mazes: Mazes, policy: PolicyConfig) -> Sight:
-        """What a robot with the senses of `policy` would sense in each free cell of `mazes`."""
+        """Computes what a robot with the senses of `policy` would sense in each free cell of `mazes`."""
         wall_C = mazes.cell_C == WALL
         bits = len(offsets(policy.radius))
-        sensed_CX = np.empty((mazes.cells, bits + A * policy.compass), np.bool_)
-        if not sensed_CX.shape[1]:
+        sensed = np.empty((mazes.cells, bits + A * policy.compass), np.bool_)  # [C, B], with a compass [C, B + A]
+        if not sensed.shape[1]:
             none = np.zeros((1, A), np.uint8)
             return Sight(mazes, policy, np.zeros(mazes.cells, np.intp), none[:, :0], none)
-        _fill_seen(wall_C, mazes, policy.radius, sensed_CX)
+        _fill_seen(wall_C, mazes, policy.radius, sensed)
         if policy.compass:
-            sensed_CX[:, bits:] = np.stack(_compass(mazes), axis=1)
-        sensed_CX[wall_C] = sensed_CX[mazes.first_M[0]]  # nobody stands in a wall
-        packed = np.packbits(sensed_CX, axis=1)
+            sensed[:, bits:] = np.stack(_compass(mazes), axis=1)
+        sensed[wall_C] = sensed[mazes.first_M[0]]  # nobody stands in a wall
+        packed = np.packbits(sensed, axis=1)
         if packed.shape[1] == 1:  # 256 codes need no sorting
-            met_X = np.bincount(packed[:, 0], minlength=256) > 0
-            look_C = (np.cumsum(met_X) - 1).take(packed[:, 0])
-            code_L = np.flatnonzero(met_X).astype(np.uint8)[:, None]
-            looks = np.unpackbits(code_L, axis=1, count=sensed_CX.shape[1])
+            is_met = np.bincount(packed[:, 0], minlength=256) > 0
+            look_C = (np.cumsum(is_met) - 1).take(packed[:, 0])
+            code_L = np.flatnonzero(is_met).astype(np.uint8)[:, None]
+            looks = np.unpackbits(code_L, axis=1, count=sensed.shape[1])
         else:
             whole = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}").reshape(-1)
             _, first, look_C = np.unique(whole, return_index=True, return_inverse=True)
-            looks = sensed_CX[first].astype(np.uint8)
+            looks = sensed[first].astype(np.uint8)
         compass = looks[:, bits:] if policy.compass else np.zeros((len(looks), A), np.uint8)
         return Sight(mazes, policy, look_C, looks[:, :bits], compass)
 
     @cached_property
     def beside_CA(self) -> Indices:
-        """[C, A] the row of the cell on each side, be it free or not; the cell's own at the border."""
+        """Returns the row of the cell on each side [C, A], be it free or not; the cell's own row at the border."""
         mazes = self.mazes
         row_C, column_C = mazes.place_C2.T
         rows_C, columns_C = mazes.shape_M2[mazes.maze_C].T
@@ -120,11 +121,11 @@ class Sight:
         return beside_CA
 
 
-def _fill_seen(wall_C: Bools, mazes: Mazes, radius: int, seen_CX: Bools) -> None:
-    """Fills in for each cell whether each of those around it is a wall; outside counts as one."""
+def _fill_seen(wall_C: Bools, mazes: Mazes, radius: int, sensed: Bools) -> None:
+    """Fills the first B columns of `sensed`: whether each cell around a cell is a wall; outside counts as one."""
     if machine := compiled("senses"):
         around_B2 = np.array(offsets(radius), np.intp).reshape(-1, 2)
-        machine.fill_seen(wall_C, plain(mazes.shape_M2), around_B2, seen_CX)
+        machine.fill_seen(wall_C, plain(mazes.shape_M2), around_B2, sensed)
         return
     row_C, column_C = mazes.place_C2.T
     rows_C, columns_C = mazes.shape_M2[mazes.maze_C].T
@@ -132,16 +133,15 @@ def _fill_seen(wall_C: Bools, mazes: Mazes, radius: int, seen_CX: Bools) -> None
     for around, (down, right) in enumerate(offsets(radius)):
         r, c = row_C + down, column_C + right
         inside = (r >= 0) & (r < rows_C) & (c >= 0) & (c < columns_C)
-        seen_CX[:, around] = ~inside | wall_C[np.where(inside, here_C + down * columns_C + right, here_C)]
+        sensed[:, around] = ~inside | wall_C[np.where(inside, here_C + down * columns_C + right, here_C)]
 
 
 def _compass(mazes: Mazes) -> list[Bools]:
-    """For each move, [C] whether the exit nearest to the cell, as the crow flies, lies in its direction."""
+    """Says for each move whether the exit with the fewest rows and columns between lies in its direction [C]."""
     place_C2 = mazes.place_C2
     toward_C2 = np.zeros_like(place_C2)
     nearest_C = np.full(mazes.cells, np.iinfo(np.int32).max)
-    exit_N = np.flatnonzero(mazes.cell_C == EXIT)
-    for exit_row in exit_N:
+    for exit_row in np.flatnonzero(mazes.cell_C == EXIT):
         maze = mazes.maze_C[exit_row]
         cells = slice(int(mazes.offset_M[maze]), int(mazes.offset_M[maze] + mazes.count_M[maze]))
         apart = place_C2[exit_row] - place_C2[cells]
@@ -157,43 +157,43 @@ class Observations:
     """The distinct observations that were met in some mazes, numbered in the order in which they were met."""
 
     def __init__(self, sight: Sight, by_maze: bool = False) -> None:
-        """`by_maze`: whether what is alike in two mazes gets two numbers, since each maze has a network of its own."""
+        """Starts without any; with `by_maze` each maze numbers its own, since each maze has a network of its own."""
         self.sight, self._by_maze = sight, by_maze
         looks = len(sight.looks_LB)
         # The key of an observation: its look, its last move and its marks, one after another.
         self.look_C: Keys = (sight.look_C + looks * sight.mazes.maze_C * by_maze) * (NO_MOVE + 1) << MARK_BITS * A
         size = looks * (len(sight.mazes) if by_maze else 1) * (NO_MOVE + 1) << MARK_BITS * A
-        self.row_of = np.zeros(size, np.int32)  # by key, the number + 1; 0: not met so far
-        self.key_R = np.zeros(FIRST_ROOM, np.int64)  # of each that was met, and room for more
+        self.row_of = np.zeros(size, np.int32)  # [keys] the number + 1 of each observation; 0: not met so far
+        self.key_O = np.zeros(FIRST_ROOM, np.int64)  # [O] the key of each that was met, and room for more
         self.count = 0  # U
 
     def rows(self, at_W: Indices, last_W: npt.NDArray[Any], marks_W: Ints) -> Ints:
-        """[W] the number of each observation: in a cell, with a last move (NO_MOVE: none) and the marks of memory."""
+        """Numbers observations [W]: each in a cell, with a last move (NO_MOVE: none) and the marks of memory."""
         key_W = self.look_C.take(at_W) + LAST.take(last_W) + marks_W
         row_W = self.row_of.take(key_W)
         if not row_W.all():
             fresh = np.unique(key_W[row_W == 0])
             begin, self.count = self.count, self.count + len(fresh)
-            while self.count > len(self.key_R):
+            while self.count > len(self.key_O):
                 self.make_room()
-            self.key_R[begin : self.count] = fresh
+            self.key_O[begin : self.count] = fresh
             self.row_of[fresh] = np.arange(begin + 1, self.count + 1)
             row_W = self.row_of.take(key_W)
         return row_W - 1
 
     def make_room(self) -> None:
-        """For as many observations again."""
-        self.key_R = np.concatenate((self.key_R, np.zeros_like(self.key_R)))
+        """Makes room for twice as many observations."""
+        self.key_O = np.concatenate((self.key_O, np.zeros_like(self.key_O)))
 
     def order(self) -> tuple[Indices, Ints]:
-        """[U] the numbers in an order that does not depend on when they were met, and [U] the place of each in it."""
-        order_U = np.argsort(self.key_R[: self.count])
+        """Returns the numbers in an order [U] that does not depend on when they were met, and the place of each [U]."""
+        order_U = np.argsort(self.key_O[: self.count])
         rank_U = np.empty(self.count, np.int32)
         rank_U[order_U] = np.arange(self.count)
         return order_U, rank_U
 
     def features(self, row_U: Indices | None = None) -> Bytes:
-        """[U, F] of 0 and 1: the features of the observations with these numbers, or of all."""
+        """Returns the features [U, F], 0 or 1, of the observations with these numbers, or of all."""
         key_U = self._keys(row_U)
         look_U, last_U = np.divmod(key_U >> MARK_BITS * A, NO_MOVE + 1)
         blocks = [
@@ -206,18 +206,18 @@ class Observations:
         return np.concatenate(blocks, axis=1)
 
     def mazes(self, row_U: Indices | None = None) -> Indices | None:
-        """[U] the maze of each observation with these numbers, or of all; None where mazes share them."""
+        """Returns the maze of each observation [U] with these numbers, or of all; None where mazes share them."""
         if not self._by_maze:
             return None
         return (self._keys(row_U) >> MARK_BITS * A) // ((NO_MOVE + 1) * len(self.sight.looks_LB))
 
     def _keys(self, row_U: Indices | None) -> Keys:
-        """[U]"""
-        return self.key_R[: self.count] if row_U is None else self.key_R[row_U]
+        """Returns the keys [U] of the observations with these numbers, or of all."""
+        return self.key_O[: self.count] if row_U is None else self.key_O[row_U]
 
 
 def open_moves(feature_UF: Bytes, policy: PolicyConfig) -> Bools:
-    """[U, A] which moves do not lead into a wall that is sensed or remembered."""
+    """Says which moves do not lead into a wall that is sensed or remembered [U, A]."""
     seen = offsets(policy.radius)
     bumped = len(seen) + NO_MOVE + 1 + BUMPED * A
     shut_UA = feature_UF[:, bumped : bumped + A]

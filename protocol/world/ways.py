@@ -1,11 +1,11 @@
-"""What can be known of a maze, and the ways through it that a robot can dream of.
+"""The knowledge that a robot can have of a maze, and the ways through it that it can dream of.
 
-Known way: the shortest through cells that it has visited. Hopeful way: the shortest if all that it has never sensed
-were free (the free-space assumption; Koenig and Likhachev, "D* Lite", AAAI 2002). While no exit is known, the place
-that it hopes for is the nearest one where it has never been.
+The known way is the shortest through cells that the robot has visited. The hopeful way is the shortest if all that it
+has never sensed were free (the free-space assumption; Koenig and Likhachev, "D* Lite", AAAI 2002). While no exit is
+known, the place that the robot hopes for is the nearest one where it has never been.
 """
 
-# M mazes of one size, H rows, V columns (a grid is [M, H, V]), A moves
+# M mazes of one size; a grid is [M, rows, columns]
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from protocol.compiled import compiled
-from protocol.world.maze import EXIT, MOVES, TRAP, UNREACHABLE, WALL, Bools, Indices, Ints, Kinds
+from protocol.world.cells import EXIT, MOVES, TRAP, UNREACHABLE, WALL, A, Bools, Indices, Ints, Kinds
 
-VISITED = 1 << len(MOVES)  # of what is known of a cell: the robot has stood here; the bits below: bumps, by move
-BUMPED = VISITED - 1
+VISITED = 1 << A  # in what is known of a cell: the robot has stood here; the A bits below are bumps, by move
 
 
 def flood(free: Bools, source: Bools) -> Ints:
-    """[M, H, V] steps from each cell to the nearest of the `source` cells, through `free` ones; UNREACHABLE without.
+    """Counts the steps from each cell to the nearest `source` cell, through `free` cells; UNREACHABLE without a way.
 
     Breadth-first in all mazes at once. The cells are the bits of one large number, so that a shift moves the whole
     frontier; the distances are numbers too, one for each binary digit.
@@ -60,11 +59,11 @@ def flood(free: Bools, source: Bools) -> Ints:
 
 
 def closed(cell: Kinds, known: Kinds, radius: int) -> Bools:
-    """[M, H, V] where the robot knows that no way leads: walls it has sensed or bumped into, traps it has stepped on.
+    """Says where the robot knows that no way leads: walls it has sensed or bumped into, traps it has stepped on.
 
     Args:
-      cell: [M, H, V] what each cell is.
-      known: [M, H, V] VISITED, and a bit for each move from the cell that has ended at a wall.
+      cell: [M, rows, columns] what each cell is.
+      known: [M, rows, columns] VISITED, and a bit for each move from the cell that has ended at a wall.
       radius: how far the robot senses walls, in cells; 0: by bumping into them alone.
     """
     visited = (known & VISITED) != 0
@@ -82,16 +81,16 @@ def closed(cell: Kinds, known: Kinds, radius: int) -> Bools:
 
 
 def known_way(cell: Kinds, known: Kinds) -> Ints:
-    """[M, H, V] steps to the nearest exit that the robot has reached, through visited cells; UNREACHABLE without."""
+    """Counts the steps to the nearest exit that the robot has reached, through visited cells; UNREACHABLE without."""
     visited = (known & VISITED) != 0
     return flood(visited & (cell != TRAP), visited & (cell == EXIT))
 
 
 def hopeful_way(cell: Kinds, known: Kinds, radius: int, compass: bool) -> Ints:
-    """[M, H, V] steps to what the robot hopes for, if all that it has never sensed were free.
+    """Counts the steps to what the robot hopes for, if all that it has never sensed were free.
 
-    That is the nearest exit that it knows: one that it has reached, or any if it has a `compass`. Where it knows none,
-    it is the nearest cell that it has not visited.
+    It hopes for the nearest exit that it knows: one that it has reached, or any if it has a `compass`. Where it knows
+    none, it hopes for the nearest cell that it has not visited.
     """
     visited, shut = (known & VISITED) != 0, closed(cell, known, radius)
     goal = (cell == EXIT) & (visited | compass)
@@ -100,7 +99,7 @@ def hopeful_way(cell: Kinds, known: Kinds, radius: int, compass: bool) -> Ints:
 
 
 def by_shape(shape_M2: Ints) -> Iterator[tuple[Indices, tuple[int, int]]]:
-    """The numbers of the mazes of each size, and the size: rows and columns."""
+    """Yields the numbers of the mazes of each size, and the size: rows and columns."""
     code_M = shape_M2[:, 0] << 8 | shape_M2[:, 1]
     if len(code_M) and (code_M == code_M[0]).all():
         yield np.arange(len(code_M)), (int(shape_M2[0, 0]), int(shape_M2[0, 1]))
@@ -110,7 +109,7 @@ def by_shape(shape_M2: Ints) -> Iterator[tuple[Indices, tuple[int, int]]]:
 
 
 def _spread(grid: Bools, radius: int, axis: int) -> Bools:
-    """True up to `radius` cells along an axis from where `grid` is."""
+    """Returns True up to `radius` cells along an axis from where `grid` is true."""
     wide = grid.copy()
     for reach in range(1, radius + 1):
         for step in (-reach, reach):
@@ -121,7 +120,7 @@ def _spread(grid: Bools, radius: int, axis: int) -> Bools:
 
 
 def _overlap(down: int, right: int, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """The slices that hold, of each cell and the one `down`, `right` of it, the latter and the former."""
+    """Returns the slices of a grid that hold the cells `down`, `right` of others, and the slices of those others."""
 
     def pair(step: int, size: int) -> tuple[slice, slice]:
         reach = min(abs(step), size)
