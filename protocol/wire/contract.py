@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,26 +42,30 @@ def own_contract(names: Sequence[str]) -> str:
 
 def _said(name: str, text: bytes) -> bytes:
     """What a source of that name says."""
-    return name.encode() + b"\0" + "\0".join(_told(ast.parse(text))).encode() + b"\0"
+    words: list[str] = []
+    _tell(ast.parse(text), words)
+    return name.encode() + b"\0" + "\0".join(words).encode() + b"\0"
 
 
-def _told(node: object) -> Iterator[str]:
-    """What a piece of source says, but for strings that stand alone; the same in every version of Python.
+def _tell(node: object, words: list[str]) -> None:
+    """Appends what a piece of source says, but for strings that stand alone; the same in every version of Python.
 
-    `ast.dump` is not: each version has fields, and a form, of its own.
+    `ast.dump` is not: each version has fields, and a form, of its own. Every process does this when it starts: hence no
+    generators, which would take twice as long.
     """
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return
     if isinstance(node, ast.AST):
-        yield type(node).__name__
-        for name, value in ast.iter_fields(node):
+        words.append(type(node).__name__)
+        for name in node._fields:
+            value = getattr(node, name, None)
             if value is not None and value != []:
-                yield name
-                yield from _told(value)
-        yield ")"
+                words.append(name)
+                _tell(value, words)
+        words.append(")")
     elif isinstance(node, list):
         for one in node:
-            yield from _told(one)
-        yield "]"
+            _tell(one, words)
+        words.append("]")
     else:
-        yield repr(node)
+        words.append(repr(node))
