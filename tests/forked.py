@@ -45,7 +45,7 @@ class Process:
         stderr: int = subprocess.PIPE,
         umask: int = -1,
     ) -> None:
-        kind = "learner" if arguments[0] in ("learner", "doctor", "train") else "other"  # who needs torch
+        kind = "learner" if arguments[0] in ("learner", "doctor", "train", "bench") else "other"  # who needs torch
         job = {"arguments": arguments, "cwd": str(cwd), "env": dict(env), "umask": umask}
         self.args, self.returncode = arguments, None
         self._monitor, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
