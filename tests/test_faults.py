@@ -33,7 +33,7 @@ from tests.test_processes import (
 
 __all__ = ["house", "impostor"]  # fixtures
 
-MANY = 100  # updates
+MANY = 60  # updates
 EVERY = 5  # updates between two checkpoints
 TIMEOUT_S = 2.0  # of a lease
 KILLS = 4
