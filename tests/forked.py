@@ -1,6 +1,6 @@
 """`clew` processes that begin with their modules imported: forks of one process that has imported them.
 
-To import them takes a second, and four with torch, in each of hundreds of processes; all else is as `python -m deploy`
+To import them takes three seconds, with torch, in each of hundreds of processes; all else is as `python -m deploy`
 has it, but that a fork ends without taking all its modules apart. What such a process starts with `python -m`, as
 `clew train` does, is a fork of it, too. What is about the start itself, about the very end, or about what a process
 takes of memory, starts `CLEW` with subprocess instead; so do torchrun and Slurm with all that they start.
@@ -45,7 +45,6 @@ class Process:
         stderr: int = subprocess.PIPE,
         umask: int = -1,
     ) -> None:
-        kind = "learner" if arguments[0] in ("learner", "doctor", "train", "bench") else "other"  # who needs torch
         job = {"arguments": arguments, "cwd": str(cwd), "env": dict(env), "umask": umask}
         self.args, self.returncode = arguments, None
         self._monitor, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -54,7 +53,7 @@ class Process:
             self.stdout, given[1] = _stream(stdout, nothing.fileno())
             self.stderr, given[2] = _stream(stderr, nothing.fileno())
             try:
-                socket.send_fds(_nursery(kind), [json.dumps(job).encode()], [*given, theirs.fileno()])
+                socket.send_fds(_nursery(), [json.dumps(job).encode()], [*given, theirs.fileno()])
             finally:
                 for mine, asked in ((given[1], stdout), (given[2], stderr)):
                     if asked == subprocess.PIPE:
@@ -149,12 +148,12 @@ def _stream(asked: int, nothing: int) -> tuple[IO[str] | None, int]:
 
 
 @cache
-def _nursery(kind: str) -> socket.socket:
+def _nursery() -> socket.socket:
     """To the process that imports, and forks; it ends when this end is closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.forked", kind, str(theirs.fileno())],
+            [sys.executable, "-m", "tests.forked", str(theirs.fileno())],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
@@ -169,9 +168,9 @@ def _nursery(kind: str) -> socket.socket:
 # In the process that forks
 
 
-def nurse(kind: str, jobs: socket.socket) -> None:
+def nurse(jobs: socket.socket) -> None:
     """Returns in every fork, where `sys.argv` and all else is as its job says; ends when nobody can ask any more."""
-    for module in ("deploy.cli", "actors.actor", *(["learner.learner"] if kind == "learner" else [])):
+    for module in ("deploy.cli", "actors.actor", "learner.learner"):
         import_module(module)
     import_module("protocol.compiled.__main__").main()  # loads machine code
     sys.stdout.flush()
@@ -281,7 +280,7 @@ def end_with(main: Callable[[], None]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    nurse(sys.argv[1], socket.socket(fileno=int(sys.argv[2])))
+    nurse(socket.socket(fileno=int(sys.argv[1])))
     from deploy.__main__ import main
 
     end_with(main)
