@@ -25,7 +25,7 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-deploy: $(VENV)/installed-test-deploy
 	$(BIN)/pytest -m 'docker or ray or sdk'

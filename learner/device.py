@@ -14,7 +14,7 @@ def repeat_exactly() -> None:
     """Makes torch give the same result for the same computation in this process, bit for bit, from here on."""
     torch.set_num_threads(1)  # the order of additions, and so the last bit of theta, depends on it
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what follows needs it on a GPU
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms says the same, and imports a compiler
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
 
 

@@ -180,7 +180,7 @@ class Gradient:
 
 
 def meta_gradient(theta_P: Tensor, batch: Batch, config: Config, totals: Totals | None = None) -> Gradient:
-    """Estimates d J / d theta at `theta_P` [P] from the attempts of `batch`, or of the share of a batch with these `totals`."""
+    """Estimates d J / d theta at `theta_P` [P] from the attempts of `batch`, or a share of one with these `totals`."""
     totals = totals or Totals.of(batch, config)
     theta_P = theta_P.detach().requires_grad_()
     objective = meta_objective(theta_P, batch, config, totals)

@@ -1,8 +1,9 @@
 """`clew` processes that begin with their modules imported: forks of one process that has imported them.
 
-To import them takes a second, and four with torch, in each of hundreds of processes; all else is as `python -m deploy`
-has it. What is about the start itself, or about what a process takes of memory, starts `CLEW` with subprocess instead;
-so do `clew train`, torchrun and Slurm with all that they start.
+To import them takes three seconds, with torch, in each of hundreds of processes; all else is as `python -m deploy`
+has it, but that a fork ends without taking all its modules apart. What such a process starts with `python -m`, as
+`clew train` does, is a fork of it, too. What is about the start itself, about the very end, or about what a process
+takes of memory, starts `CLEW` with subprocess instead; so do torchrun and Slurm with all that they start.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from threading import Thread
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, NoReturn, Self
 
 from protocol.compiled import compiled
 
@@ -41,7 +45,6 @@ class Process:
         stderr: int = subprocess.PIPE,
         umask: int = -1,
     ) -> None:
-        kind = "learner" if arguments[0] in ("learner", "doctor") else "other"  # a fork with torch is slow to end
         job = {"arguments": arguments, "cwd": str(cwd), "env": dict(env), "umask": umask}
         self.args, self.returncode = arguments, None
         self._monitor, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -50,7 +53,7 @@ class Process:
             self.stdout, given[1] = _stream(stdout, nothing.fileno())
             self.stderr, given[2] = _stream(stderr, nothing.fileno())
             try:
-                socket.send_fds(_nursery(kind), [json.dumps(job).encode()], [*given, theirs.fileno()])
+                socket.send_fds(_nursery(), [json.dumps(job).encode()], [*given, theirs.fileno()])
             finally:
                 for mine, asked in ((given[1], stdout), (given[2], stderr)):
                     if asked == subprocess.PIPE:
@@ -145,12 +148,12 @@ def _stream(asked: int, nothing: int) -> tuple[IO[str] | None, int]:
 
 
 @cache
-def _nursery(kind: str) -> socket.socket:
+def _nursery() -> socket.socket:
     """To the process that imports, and forks; it ends when this end is closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.forked", kind, str(theirs.fileno())],
+            [sys.executable, "-m", "tests.forked", str(theirs.fileno())],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
@@ -165,9 +168,9 @@ def _nursery(kind: str) -> socket.socket:
 # In the process that forks
 
 
-def nurse(kind: str, jobs: socket.socket) -> None:
+def nurse(jobs: socket.socket) -> None:
     """Returns in every fork, where `sys.argv` and all else is as its job says; ends when nobody can ask any more."""
-    for module in ("deploy.cli", "actors.actor", *(["learner.learner"] if kind == "learner" else [])):
+    for module in ("deploy.cli", "actors.actor", "learner.learner"):
         import_module(module)
     import_module("protocol.compiled.__main__").main()  # loads machine code
     sys.stdout.flush()
@@ -219,13 +222,65 @@ def become(arguments: list[str], cwd: str, env: dict[str, str], umask: int) -> N
     if umask >= 0:
         os.umask(umask)
     sys.argv = ["clew", *arguments]
+    subprocess.Popen = Fork  # type: ignore[misc]
+    open_streams()
+
+
+def open_streams() -> None:
+    """Standard input, output and error, as Python opens them."""
+    encoding = os.environ.get("PYTHONIOENCODING") or None
+    unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
+    out, errors = open(1, "wb", 0 if unbuffered else -1, closefd=False), open(2, "wb", closefd=False)  # noqa: SIM115
     sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115
-    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # type: ignore[misc]  # noqa: SIM115
-    sys.stderr = sys.__stderr__ = open(2, "w", 1, errors="backslashreplace", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stdout = TextIOWrapper(out, encoding, write_through=unbuffered)
+    sys.stderr = TextIOWrapper(errors, encoding, errors="backslashreplace", line_buffering=True)
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]
+
+
+class Fork(subprocess.Popen[Any]):
+    """What `subprocess.Popen` makes of `python -m MODULE …`, without another Python; its name is the last argument."""
+
+    def _execute_child(self, args: Any, *others: Any) -> None:
+        if list(args[:2]) != [sys.executable, "-m"]:
+            super()._execute_child(args, *others)  # type: ignore[misc]
+            return
+        ends = others[9:15]
+        with warnings.catch_warnings(action="ignore"):  # the threads of this process are of no matter to the other
+            self.pid = os.fork()
+        if self.pid:
+            self._child_created = True
+            self._close_pipe_fds(*ends)  # type: ignore[attr-defined]
+            return
+        os.setsid()
+        for number, descriptor in enumerate((ends[0], ends[3], ends[5])):
+            if descriptor >= 0:
+                os.dup2(descriptor, number)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        Path("/proc/self/comm").write_text(args[-1])
+        sys.argv = args[2:]
+        open_streams()
+        end_with(import_module(args[2]).main)
+
+
+def end_with(main: Callable[[], None]) -> NoReturn:
+    """Python's own end takes half a second where torch is, and more where other processes want the cores."""
+    try:
+        main()
+        code: object = 0
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code if isinstance(code, int) else code is not None)
 
 
 if __name__ == "__main__":
-    nurse(sys.argv[1], socket.socket(fileno=int(sys.argv[2])))
+    nurse(socket.socket(fileno=int(sys.argv[1])))
     from deploy.__main__ import main
 
-    main()
+    end_with(main)

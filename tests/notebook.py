@@ -7,7 +7,7 @@ import clew
 
 ratios: list[float] = []
 run = clew.train(
-    {"maze": {"family": ["perfect", "braided"], "side": [7, 9]}, "run": {"updates": 20}},
+    {"maze": {"family": ["perfect", "braided"], "side": [7, 9]}, "run": {"updates": 10}},
     "runs/notebook",
     on_update=lambda record: ratios.append(record.ratio_after or float("nan")),
 )

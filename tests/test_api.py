@@ -45,7 +45,11 @@ CONFIGS = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a run in runs/mine, and mazes in mazes.txt."""
     folder = tmp_path_factory.mktemp("api")
-    clew.train(SETTINGS, folder / "runs/mine")
+    settings = [f"{section}.{key}={value}" for section, keys in SETTINGS.items() for key, value in keys.items()]
+    done = command(
+        "train", *(part for one in settings for part in ("--set", one)), "--run-dir", "runs/mine", folder=folder
+    )
+    assert done.returncode == 0, done.stderr
     (folder / "mazes.txt").write_text(DRAWN)
     return folder
 
@@ -105,7 +109,7 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(folder: Path, 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        clew.train(SETTINGS, folder / "runs/again", on_update=stop)
+        clew.train(SETTINGS, folder / "runs/again", actors=1, on_update=stop)
     again = clew.train(SETTINGS, folder / "runs/again", actors=1, resume=True)
     assert again.update == run.update == 10
     assert np.array_equal(again.theta, run.theta)
@@ -236,5 +240,5 @@ def test_the_example_of_the_readme_runs(folder: Path) -> None:
 
 def test_a_session_runs_from_cell_to_cell(tmp_path: Path) -> None:
     said = python("-i", str(ROOT / "tests/notebook.py"), folder=tmp_path, text="print(len(trial.robots), 'robots')\n")
-    assert "20 updates; steps ÷ shortest after adaptation" in said
+    assert "10 updates; steps ÷ shortest after adaptation" in said
     assert "11 robots" in said

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -20,22 +17,15 @@ from deploy.command.bench_speed import WINDOW, WINDOWS, figures
 from deploy.command.bench_target import EVERY, TARGET
 from protocol.config import Config
 from tests.records import record_of
+from tests.test_cli import clew
 
-ROOT = Path(__file__).parent.parent
 TINY = ("maze.side=5", "maze.min_distance=2", "run.mazes=4", "run.mazes_per_lease=2", "run.horizon_per_cell=1")
 
 
 def bench(*arguments: str, folder: Path) -> dict[str, Any]:
     """What `clew bench --json` prints, on small mazes."""
     settings = [part for setting in TINY for part in ("--set", setting)]
-    result = subprocess.run(
-        [sys.executable, "-m", "deploy.cli", "bench", "--json", *arguments, *settings],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    result = clew("bench", "--json", *arguments, *settings, folder=folder)
     assert (result.returncode, result.stderr) == (0, "")
     printed: dict[str, Any] = json.loads(result.stdout)
     return printed

@@ -74,7 +74,9 @@ def children(parent: int) -> dict[str, int]:
     found = {}
     for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if b"deploy.process.child" in command:
+        if b"tests.forked" in command:
+            found[Path(f"/proc/{pid}/comm").read_text().strip()] = int(pid)
+        elif b"deploy.process.child" in command:
             found[command[-2].decode()] = int(pid)
     return found
 
@@ -104,7 +106,7 @@ def assert_refused(result: subprocess.CompletedProcess[str], pattern: str) -> No
     assert re.fullmatch(f"clew: .*{pattern}.*\n", result.stderr)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of ten updates."""
     folder = tmp_path_factory.mktemp("trained")

@@ -87,7 +87,7 @@ def again_with(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_trial_is_the_same_bit_for_bit_and_so_is_its_replay(kind: str, numpy_alone: pytest.MonkeyPatch) -> None:
-    config = lease_config(6, KINDS[kind])
+    config = lease_config(4, KINDS[kind])
     for seed in range(1):
         noise = np.random.default_rng(seed).normal(0, 0.3, len(initial_theta(config)))
         theta_P = (initial_theta(config) + noise).astype(np.float32)

@@ -138,6 +138,7 @@ def until(happens: Callable[[], object]) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not happens():
         assert time.monotonic() < deadline
+        select.select([], [], [], 0.01)
 
 
 def heard_by_now(learner: Learner) -> int | None:

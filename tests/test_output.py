@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.deadline import DEADLINE_S
 from tests.test_cli import CLEW, ENDLESS, ENVIRONMENT, TINY, clew, first_line, records, trained
 
@@ -28,35 +29,40 @@ def environment(buffered: bool) -> dict[str, str]:
     )
 
 
-@pytest.mark.parametrize(("command", "buffered"), [*((one, True) for one in COMMANDS), ("config", False)])
+def start(
+    arguments: list[str], folder: Path, out: int, variables: dict[str, str], real: bool
+) -> subprocess.CompletedProcess[str]:
+    """A command that ends by itself, with its standard output elsewhere; `real`: to Python's very end."""
+    if real:
+        return subprocess.run(
+            [*CLEW, *arguments],
+            cwd=folder,
+            env=variables,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=DEADLINE_S,
+        )
+    with forked.Process(arguments, folder, variables, stdout=out) as process:
+        _, errors = process.communicate(DEADLINE_S)
+    return subprocess.CompletedProcess(arguments, process.wait(), None, errors)
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_on_a_full_disk_says_so_in_one_sentence(
     command: str, buffered: bool, trained: Path, tmp_path: Path
 ) -> None:
     arguments = command.replace("RUN", str(trained)).split()
     with open("/dev/full", "w") as full:
-        result = subprocess.run(
-            [*CLEW, *arguments],
-            cwd=tmp_path,
-            env=environment(buffered),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=DEADLINE_S,
-        )
+        result = start(arguments, tmp_path, full.fileno(), environment(buffered), real=command == "config")
     assert (result.returncode, result.stderr) == (2, f"{NO_ROOM}\n")
 
 
 def test_training_goes_on_where_standard_output_is_full(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
-        result = subprocess.run(
-            [*CLEW, "train", *TINY, "--updates", "20", "--actors", "1", "--run-dir", "run"],
-            cwd=tmp_path,
-            env=environment(buffered=True),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=DEADLINE_S,
-        )
+        arguments = ["train", *TINY, "--updates", "20", "--actors", "1", "--run-dir", "run"]
+        result = start(arguments, tmp_path, full.fileno(), environment(buffered=True), real=False)
     assert result.returncode == 0, result.stderr
     first, second, *_, last = result.stderr.splitlines()
     assert (first, second) == (f"{NO_ROOM}; it goes to standard error now", "run run")
@@ -68,36 +74,27 @@ def test_training_goes_on_where_standard_output_is_full(tmp_path: Path) -> None:
 def test_a_reader_that_leaves_ends_a_command_without_a_word(command: str, trained: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    process = subprocess.run(
-        [*CLEW, *command.replace("RUN", str(trained)).split()],
-        cwd=trained,
-        env=environment(buffered=False),
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=DEADLINE_S,
-    )
+    arguments = command.replace("RUN", str(trained)).split()
+    result = start(arguments, trained, writer, environment(buffered=False), real=command == "config")
     os.close(writer)
-    assert (process.returncode, process.stderr) == (1, "")
+    assert (result.returncode, result.stderr) == (1, "")
 
 
 def test_closed_streams_are_as_good_as_none(trained: Path) -> None:
-    for closed in (">&-", "2>&-", ">&- 2>&-"):
-        script = f"exec {' '.join(CLEW)} evaluate {trained} --count 2 --attempts 1 {closed}"
+    for command in ("config >&-", "config 2>&-", f"evaluate {trained} --count 2 --attempts 1 >&- 2>&-"):
+        script = f"exec {' '.join(CLEW)} {command}"
         result = subprocess.run(["sh", "-c", script], env=ENVIRONMENT, capture_output=True, timeout=DEADLINE_S)
         assert (result.returncode, result.stderr) == (0, b"")
 
 
 def test_a_reader_that_leaves_stops_training_and_all_is_saved(tmp_path: Path) -> None:
     reader, writer = os.pipe()
-    command = [*CLEW, "train", *ENDLESS, "--actors", "1", "--run-dir", "run"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE, text=True
-    ) as process:
+    command = ["train", *ENDLESS, "--actors", "1", "--run-dir", "run"]
+    with forked.Process(command, tmp_path, ENVIRONMENT, stdout=writer) as process:
         os.close(writer)
         with open(reader) as lines:
             assert lines.readline() == "run run\n"
-        _, errors = process.communicate(timeout=DEADLINE_S)
+        _, errors = process.communicate(DEADLINE_S)
     assert process.returncode == 0, errors
     assert "clew: cannot write to standard output: nobody reads it any more" in errors
     stopped = int(first_line(errors.splitlines(), r"^stopped after (\d+) updates, kept in run$")[1])
@@ -108,15 +105,12 @@ def test_a_reader_that_leaves_stops_training_and_all_is_saved(tmp_path: Path) ->
 def test_a_console_that_is_not_utf_8_shows_a_question_mark_for_what_it_lacks(trained: Path) -> None:
     (trained / "naïve.txt").write_text("S.E\n")
     for encoding in ("ascii", "latin-1"):
-        result = subprocess.run(
-            [*CLEW, "evaluate", str(trained), "--mazes", "naïve.txt", "--attempts", "2"],
-            cwd=trained,
-            env=ENVIRONMENT | {"PYTHONIOENCODING": encoding},
-            capture_output=True,
-            timeout=DEADLINE_S,
-        )
+        with (trained / "shown.txt").open("wb") as file:
+            arguments = ["evaluate", str(trained), "--mazes", "naïve.txt", "--attempts", "2"]
+            variables = ENVIRONMENT | {"PYTHONIOENCODING": encoding}
+            result = start(arguments, trained, file.fileno(), variables, real=False)
         assert result.returncode == 0, result.stderr
-        shown = result.stdout.decode(encoding)
+        shown = (trained / "shown.txt").read_text(encoding)
         assert re.search(r"steps [÷?] shortest", shown)
         assert re.search(r"maze na[ï?]ve, 100 robots", shown)
 
@@ -169,12 +163,19 @@ main()
 
 
 @pytest.mark.parametrize(
-    "command", [("evaluate", "RUN", "--count", "300"), ("learner", *TINY, "--bind", "ipc://learner"), ("bench",)]
+    ("command", "moments"),
+    [
+        (("evaluate", "RUN", "--count", "300"), (0.27, 1.27)),
+        (("learner", *TINY, "--bind", "ipc://learner"), (0.02, 0.27, 0.52, 0.77, 1.02, 1.27)),
+        (("bench",), (1.02, 1.27)),
+    ],
 )
-def test_ctrl_c_leaves_no_traceback_however_early(command: tuple[str, ...], trained: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_traceback_however_early(
+    command: tuple[str, ...], moments: tuple[float, ...], trained: Path, tmp_path: Path
+) -> None:
     """Also while modules are being imported, which takes a second."""
     arguments = [str(trained) if part == "RUN" else part for part in command]
-    for moment in range(6):
+    for moment_s in moments:
         with subprocess.Popen(
             [sys.executable, "-c", TELLING, *arguments],
             cwd=tmp_path,
@@ -185,7 +186,7 @@ def test_ctrl_c_leaves_no_traceback_however_early(command: tuple[str, ...], trai
         ) as process:
             assert process.stdout
             process.stdout.readline()
-            time.sleep(0.02 + 0.25 * moment)  # the moments themselves are what is tried
+            time.sleep(moment_s)  # the moments themselves are what is tried
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=DEADLINE_S)
         assert "Traceback" not in errors

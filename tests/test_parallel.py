@@ -276,9 +276,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Floats:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Where a learner of two processes has been, that nothing happened to."""
     with new_place(tmp_path_factory.mktemp("pair")) as place:
-        learner = torchrun(place, "-m", "deploy", *LEARNER, "--bind", place.address)
+        everyone = [rank(place, number) for number in (1, 0)]
         place.actor()
-        ends(learner)
+        for one in everyone:
+            ends(one)
         return place
 
 
@@ -290,6 +291,14 @@ def torchrun(place: Place, *arguments: object) -> Party:
     place.undo.enter_context(process)
     place.undo.callback(process.terminate)  # torchrun then ends the processes that it started
     return Party(process, log)
+
+
+def rank(place: Place, number: int, *arguments: str) -> Party:
+    """One of two processes, without torchrun's agent, which would end one when the other ends."""
+    numbers = {"RANK": number, "WORLD_SIZE": 2, "LOCAL_RANK": number, "LOCAL_WORLD_SIZE": 2}
+    master = {"MASTER_ADDR": HERE, "MASTER_PORT": place.port + 2}
+    variables = {name: str(value) for name, value in (numbers | master).items()}
+    return place.start(*LEARNER, "--bind", place.address, *arguments, name=f"rank-{number}", variables=variables)
 
 
 def saved(place: Place) -> checkpoint.Checkpoint:
@@ -347,14 +356,6 @@ def test_a_killed_follower_ends_the_learner_which_torchrun_starts_again_and_thet
     ends(learner)
     assert "Traceback" not in learner.log.read_text()
     assert place.hashes(UPDATES) == pair.hashes(UPDATES)
-
-
-def rank(place: Place, number: int, *arguments: str) -> Party:
-    """One of two processes, without torchrun's agent, which would end one when the other ends."""
-    numbers = {"RANK": number, "WORLD_SIZE": 2, "LOCAL_RANK": number, "LOCAL_WORLD_SIZE": 2}
-    master = {"MASTER_ADDR": HERE, "MASTER_PORT": place.port + 2}
-    variables = {name: str(value) for name, value in (numbers | master).items()}
-    return place.start(*LEARNER, "--bind", place.address, *arguments, name=f"rank-{number}", variables=variables)
 
 
 @whole

@@ -132,8 +132,8 @@ class Learner:
         exits(self.process, code)
 
 
-def exits(process: ForkServerProcess, code: int, within_s: float = DEADLINE_S) -> None:
-    process.join(within_s)
+def exits(process: ForkServerProcess, code: int) -> None:
+    process.join(DEADLINE_S)
     assert process.exitcode == code
 
 
@@ -273,7 +273,7 @@ def test_a_learner_that_was_stopped_goes_on_bit_for_bit(house: House, quiet: lis
         learner = house.learner(resume=update > 4)
         learner.until(update)
         send_signal(learner.process, number)
-        exits(learner.process, 0, within_s=5.0)
+        exits(learner.process, 0)
     assert len(house.journal()) < UPDATES
     house.learner(resume=True).ends()
     assert house.hashes() == quiet

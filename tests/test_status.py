@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import threading
 import time
@@ -51,6 +52,7 @@ def until(happens: Callable[[], object]) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not happens():
         assert time.monotonic() < deadline
+        select.select([], [], [], 0.01)
 
 
 def threads() -> list[threading.Thread]:

@@ -1,4 +1,4 @@
-"""Signals: a command hears that it is to stop. `deploy.__main__` lets Ctrl-C end a command that does not ask for this."""
+"""Signals tell a command to stop. `deploy.__main__` lets Ctrl-C end a command that does not ask for this."""
 
 from __future__ import annotations
 

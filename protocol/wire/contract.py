@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,26 +43,30 @@ def own_contract(names: Sequence[str]) -> str:
 
 def _said(name: str, text: bytes) -> bytes:
     """Returns the bytes of a source of that name that count."""
-    return name.encode() + b"\0" + "\0".join(_told(ast.parse(text))).encode() + b"\0"
+    words: list[str] = []
+    _tell(ast.parse(text), words)
+    return name.encode() + b"\0" + "\0".join(words).encode() + b"\0"
 
 
-def _told(node: object) -> Iterator[str]:
-    """Yields the parts of a piece of source, without strings that stand alone, alike in every version of Python.
+def _tell(node: object, words: list[str]) -> None:
+    """Appends the parts of a piece of source, without strings that stand alone, alike in every version of Python.
 
-    `ast.dump` would not do: each version of Python has fields, and a form, of its own.
+    `ast.dump` would not do: each version of Python has fields, and a form, of its own. Every process does this when it
+    starts: hence no generators, which would take twice as long.
     """
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return
     if isinstance(node, ast.AST):
-        yield type(node).__name__
-        for name, value in ast.iter_fields(node):
+        words.append(type(node).__name__)
+        for name in node._fields:
+            value = getattr(node, name, None)
             if value is not None and value != []:
-                yield name
-                yield from _told(value)
-        yield ")"
+                words.append(name)
+                _tell(value, words)
+        words.append(")")
     elif isinstance(node, list):
         for one in node:
-            yield from _told(one)
-        yield "]"
+            _tell(one, words)
+        words.append("]")
     else:
-        yield repr(node)
+        words.append(repr(node))
