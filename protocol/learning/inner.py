@@ -194,7 +194,7 @@ def situations(walk: Walk, attempts: int) -> tuple[Indices, Indices]:
     if attempts == 1:
         return steps, steps  # one robot hardly ever comes into the same situation twice
     code_N = walk.at_N * (int(walk.row_N.max()) + 1) + walk.row_N
-    for part_N, parts in ((walk.known_N, 16), (walk.hope_N, 16), (walk.gain_N, 64)):
+    for part_N, parts in ((walk.known_N, 1 << A), (walk.hope_N, 1 << A), (walk.gain_N, GAINS)):
         code_N = code_N * parts + part_N
     if machine := compiled("credit"):
         return machine.numbered(code_N)  # type: ignore[no-any-return]

@@ -86,7 +86,7 @@ def _is_host(place: str) -> bool:
 
 
 def metrics_target(told: str, seen: str, is_ipc: bool, allowed: Sequence[str] = ()) -> tuple[str, bool]:
-    """Returns HOST:PORT of an actor's metrics, "" where there are none, and whether the actor named a host in vain.
+    """Returns HOST:PORT of an actor's metrics, or "", and whether the actor named a host that does not count.
 
     Args:
       told: what the actor says: HOST:PORT, :PORT or "". Its port counts, and its host if it is one of `allowed`.

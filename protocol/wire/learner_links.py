@@ -58,7 +58,7 @@ class LearnerLinks:
                 "with `clew keys new keys` and add --keys keys/learner, or bind tcp://127.0.0.1:PORT or ipc://PATH"
             )
         self._limits, self._keys = limits, keys
-        self._work_bytes = self.received_bytes = 0  # sent on the work link; received on it
+        self._work_bytes = self.received_bytes = 0  # sent and received on the work link
         self._turned_away: SimpleQueue[str] = SimpleQueue()
         self._context: zmq.Context[Socket] | None = None
         self._theta = ThetaLink(keys, self._turned_away)
@@ -190,7 +190,7 @@ class ThetaLink:
         self._context: zmq.Context[Socket] | None = None
         self._address: Address | None = None
         self.sent_bytes = 0  # sent so far, counting each message once
-        self.topics = 0  # subscribed to that nobody needs; each costs memory
+        self.topics = 0  # topics subscribed to that nobody needs; each costs memory
 
     @property
     def address(self) -> Address:
