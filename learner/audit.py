@@ -6,6 +6,8 @@ answer that contradicts another or that no honest actor can send: who sent anyth
 lied, or is broken.
 """
 
+# M mazes, C cells of all mazes, N steps of all attempts, W attempts, P parameters
+
 from __future__ import annotations
 
 import logging

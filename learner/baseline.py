@@ -4,7 +4,8 @@ The linear baseline of MAML and ProMP (arXiv:1604.06778), which here may know th
 Advantages: GAE, arXiv:1506.02438. All is numpy: nothing depends on theta.
 """
 
-# N steps of all attempts of a stage of a lease, C cells of its mazes, F features, G = F + 1
+# N steps of all attempts of a stage of a lease, W attempts of it, C cells of all mazes of it, F features of the baseline,
+# Q features of the baseline and the return
 
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ def features(steps: Steps, distance_C: Ints, way_C: Ints, config: Config) -> Flo
 
 
 def normal_equations(outcome: Outcome) -> npt.NDArray[Any]:
-    """Returns [F, G] float64: what `weights` solves, its right-hand side last. Those of several leases add up.
+    """Returns [F, Q] float64: what `weights` solves, its right-hand side last. Those of several leases add up.
 
     Of a long lease every second, third … step counts: the fit is not worth more.
     """
@@ -74,9 +75,9 @@ def normal_equations(outcome: Outcome) -> npt.NDArray[Any]:
     return np.column_stack((known_FN @ known_FN.T, known_FN @ togo_N))
 
 
-def weights(fit_FG: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def weights(fit_FQ: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Returns [F] float64: the weights of the ridge regression of returns to go."""
-    solution: npt.NDArray[Any] = np.linalg.solve(fit_FG[:, :-1] + RIDGE * np.eye(FEATURES), fit_FG[:, -1])
+    solution: npt.NDArray[Any] = np.linalg.solve(fit_FQ[:, :-1] + RIDGE * np.eye(FEATURES), fit_FQ[:, -1])
     return solution
 
 

@@ -1,7 +1,7 @@
 """A lesson is what the attempts of one lease teach whatever theta is: all that the meta-gradient needs, in numpy."""
 
-# M mazes, E attempts, W = M*E of them, N steps of all attempts, S situations (see inner.Made), U distinct observations,
-# C cells of all mazes, F features of an observation, G what hindsight knows
+# M mazes, E attempts at each, W = M*E attempts, N steps of all attempts, S situations (see inner.Made), U distinct
+# observations, C cells of all mazes, F features of an observation, J facts that hindsight knows of a step
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Part:
     situation_N: Indices  # [N] which of the S
     attempt_N: Indices  # [N]
     time_N: Indices  # [N]
-    known_GN: Floats | None  # [G, N] what hindsight knows; None where no inner step follows
-    known_S: Indices  # [S] these three as in walk.Dream
+    known_JN: Floats | None  # [G, N] what hindsight knows; None where no inner step follows
+    known_S: Indices  # [S] these three as in memory.Dream
     hope_S: Indices  # [S]
     gain_S: Indices  # [S]
     move_N: Indices  # [N]
@@ -63,9 +63,9 @@ class Lesson:
         ):
             steps = Steps.of(walk, mazes, horizon_M)
             situation_N, step_S = situations(walk, steps.attempts)
-            known_GN = None
+            known_JN = None
             if stage < last:
-                known_GN = hindsight(steps, replay.knowns[stage + 1].way_C, last - stage - 1, config)
+                known_JN = hindsight(steps, replay.knowns[stage + 1].way_C, last - stage - 1, config)
             part = Part(
                 attempts=steps.attempts,
                 at_S=walk.at_N[step_S],
@@ -73,7 +73,7 @@ class Lesson:
                 situation_N=situation_N,
                 attempt_N=steps.attempt_N,
                 time_N=steps.time_N.astype(np.int64, copy=False),
-                known_GN=known_GN,
+                known_JN=known_JN,
                 known_S=walk.known_N[step_S].astype(np.int64),
                 hope_S=walk.hope_N[step_S].astype(np.int64),
                 gain_S=walk.gain_N[step_S].astype(np.int64),

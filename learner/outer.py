@@ -4,9 +4,9 @@ Clipped ratio: arXiv:1707.06347, on the result of adaptation as in ProMP, arXiv:
 arXiv:1803.01118.
 """
 
-# M mazes, E attempts, W = M*E of them, N steps of all attempts, S situations (see inner.Made), U distinct observations,
-# C cells of all mazes, A moves, K inner steps, P parameters, F features of the baseline, G = F + 1, or what hindsight
-# knows
+# M mazes, E attempts at each, W = M*E attempts, N steps of all attempts, S situations (see inner.Made), U distinct
+# observations, C cells of all mazes, A moves, K inner steps, P parameters, D kinds of dream, G gains of a dream, J facts
+# that hindsight knows of a step, F features of the baseline, Q features of the baseline and the return
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Stage:
     """The attempts of one stage, on the learner's device."""
 
     made: Made
-    known_S: Tensor  # [S] these three as in walk.Dream
+    known_S: Tensor  # [S] these three as in memory.Dream
     hope_S: Tensor
     gain_S: Tensor
     behaviour_N: Tensor  # [N] log pi of the moves under the policy that made them: theta's of `lag` updates ago
@@ -77,7 +77,7 @@ class Stage:
             pair_N=whole("move_N") * sum(situations) + whole("situation_N", begins),
             attempt_N=whole("attempt_N", [first * attempts for first in maze_first]),
             time_N=whole("time_N"),
-            known_JN=real if parts[0].known_GN is None else whole("known_GN"),
+            known_JN=real if parts[0].known_JN is None else whole("known_JN"),
         )
         direct = ("known_S", "hope_S", "gain_S", "behaviour_N", "length_W", "found_W", "return_W")
         outcomes = tuple(part.outcome.in_double() if real.dtype == torch.float64 else part.outcome for part in parts)
@@ -140,7 +140,7 @@ class Totals:
     returns: Tensor  # [] after adaptation
     best: Tensor  # [] returns on the shortest paths
     steps_K: Tensor  # [K + 1] N of each stage
-    fit_KFG: Tensor  # [K + 1, F, G] the normal equations of each stage's baseline
+    fit_KFQ: Tensor  # [K + 1, F, G] the normal equations of each stage's baseline
 
     @staticmethod
     def of(batch: Batch, config: Config) -> Totals:
@@ -155,7 +155,7 @@ class Totals:
             returns=return_M.sum().double(),
             best=best_M.sum().double(),
             steps_K=torch.tensor(steps, dtype=torch.float64, device=device),
-            fit_KFG=torch.from_numpy(np.stack(fits)).to(device),
+            fit_KFQ=torch.from_numpy(np.stack(fits)).to(device),
         )
 
     @staticmethod
@@ -211,14 +211,14 @@ def meta_objective(theta_P: Tensor, batch: Batch, config: Config, totals: Totals
     phi = initial_phi(theta, batch.cells, batch.mazes, steps, config)
     exploration_M = after_adaptation(batch, config, totals) * config.outer.exploration
     score_AU = scores(phi.net, batch.scene)
-    fit_KFG = totals.fit_KFG.cpu().numpy()
+    fit_KFQ = totals.fit_KFQ.cpu().numpy()
     total = theta_P.new_zeros(())
     for k, stage in enumerate(batch.stages):
         made, last = stage.made, k == steps
         if k and config.inner.adapts == "all":
             score_AU = scores(phi.net, batch.scene)
         log_prob_AS = stage.log_prob(score_AU, phi)
-        credit_N = advantages_over(fit_KFG[k], stage, config)
+        credit_N = advantages_over(fit_KFQ[k], stage, config)
         if not last:
             # The surrogate is a mean over attempts; what they made possible together is credited to each in full.
             credit_N = config.outer.first_weight * credit_N
@@ -256,9 +256,9 @@ def surrogate(
     return total
 
 
-def advantages_over(fit_FG: npt.NDArray[Any], stage: Stage, config: Config) -> Tensor:
+def advantages_over(fit_FQ: npt.NDArray[Any], stage: Stage, config: Config) -> Tensor:
     """Returns [N]: the advantage of every step over the baseline with these normal equations."""
-    weight_F = weights(fit_FG)
+    weight_F = weights(fit_FQ)
     parts = [advantages(outcome, values(outcome, weight_F), config) for outcome in stage.outcomes]
     return torch.from_numpy(np.concatenate(parts)).to(stage.behaviour_N)
 

@@ -5,6 +5,8 @@ memory. It speaks to them as to actors, in messages that are frames; nothing is 
 keys, though: the ranks trust each other, and whoever is on their network.
 """
 
+# P parameters
+
 from __future__ import annotations
 
 import logging
@@ -180,9 +182,9 @@ def added_up(theta_P: Tensor, replays: Sequence[Replay], config: Config, device:
     totals = Totals.of(batch, config) if batch else Totals.of_none(config, device)
     totals = Totals(*_sums(*vars(totals).values()))
     own = meta_gradient(theta_P, batch, config, totals) if batch else Gradient.of_none(theta_P)
-    figures_F = torch.tensor(astuple(own.figures), dtype=torch.float64, device=device)
-    vector_P, figures_F = _sums(own.vector, figures_F)
-    return Gradient(vector_P, replace(Figures(*figures_F.tolist()), gradient_norm=vector_P.norm().item()))
+    figures = torch.tensor(astuple(own.figures), dtype=torch.float64, device=device)
+    vector_P, figures = _sums(own.vector, figures)
+    return Gradient(vector_P, replace(Figures(*figures.tolist()), gradient_norm=vector_P.norm().item()))
 
 
 # The links

@@ -3,6 +3,8 @@
 It loads machine code and modules. Later that could fail, and end the learner: strangers may hold all descriptors then.
 """
 
+# P parameters, N steps of all attempts, W attempts
+
 from __future__ import annotations
 
 import numpy as np

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.engine import composed, engine, images, torch_index
+from tests.parts.engine import composed, engine, images, torch_index
 
 __all__ = ["composed", "engine", "images", "torch_index"]  # fixtures
 

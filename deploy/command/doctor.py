@@ -28,7 +28,7 @@ from protocol.wire.keys import ActorKeys
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Message, Theta, Welcome
 from protocol.wire.reach import REMEDY, fault
 
-HANDSHAKE_S = 8.0  # less than three tries of libzmq take: links.DEAD_AFTER_MS
+HANDSHAKE_S = 8.0  # less than three tries of libzmq take: sockets.DEAD_AFTER_MS
 ANSWER_S = 10.0  # for a message; a learner in the midst of a flood of others takes its time
 ROUND_TRIPS = 5
 CLOCK_S = 2.0  # the largest difference that still lets one read two logs side by side
