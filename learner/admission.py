@@ -4,8 +4,8 @@ The learner walks every attempt again, with the moves that the actor sent and th
 that the meta-gradient needs; so an actor cannot lie about what its robots saw.
 """
 
-# M mazes, E attempts at each, W = M*E attempts, K inner steps, N steps of all attempts, U distinct observations, A moves,
-# C cells of all mazes, B cells seen around one, L looks, F features of an observation
+# M mazes, E attempts at each, W = M*E attempts, K inner steps, N steps of all attempts, U distinct observations,
+# A moves, C cells of all mazes, B cells seen around one, L looks, F features of an observation
 
 from __future__ import annotations
 

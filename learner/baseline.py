@@ -4,8 +4,8 @@ The linear baseline of MAML and ProMP (arXiv:1604.06778), which here may know th
 Advantages: GAE, arXiv:1506.02438. All is numpy: nothing depends on theta.
 """
 
-# N steps of all attempts of a stage of a lease, W attempts of it, C cells of all mazes of it, F features of the baseline,
-# Q features of the baseline and the return
+# N steps of all attempts of a stage of a lease, W attempts of it, C cells of all mazes of it, F features of the
+# baseline, Q features of the baseline and the return
 
 from __future__ import annotations
 

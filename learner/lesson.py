@@ -29,7 +29,7 @@ class Part:
     situation_N: Indices  # [N] which of the S
     attempt_N: Indices  # [N]
     time_N: Indices  # [N]
-    known_JN: Floats | None  # [G, N] what hindsight knows; None where no inner step follows
+    known_JN: Floats | None  # [J, N] what hindsight knows; None where no inner step follows
     known_S: Indices  # [S] these three as in memory.Dream
     hope_S: Indices  # [S]
     gain_S: Indices  # [S]

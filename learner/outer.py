@@ -5,8 +5,8 @@ arXiv:1803.01118.
 """
 
 # M mazes, E attempts at each, W = M*E attempts, N steps of all attempts, S situations (see inner.Made), U distinct
-# observations, C cells of all mazes, A moves, K inner steps, P parameters, D kinds of dream, G gains of a dream, J facts
-# that hindsight knows of a step, F features of the baseline, Q features of the baseline and the return
+# observations, C cells of all mazes, A moves, K inner steps, P parameters, D kinds of dream, G gains of a dream, J
+# facts that hindsight knows of a step, F features of the baseline, Q features of the baseline and the return
 
 from __future__ import annotations
 

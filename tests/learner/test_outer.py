@@ -163,21 +163,21 @@ def collected(seed: int = 0) -> tuple[Config, Replay]:
 def test_the_baseline_is_the_ridge_regression_of_returns_to_go() -> None:
     config, replay = collected()
     batch = Batch.of([replay], config, CPU, torch.float64)
-    for stage, fit_FG in zip(batch.stages, Totals.of(batch, config).fit_KFG, strict=True):
+    for stage, fit_FQ in zip(batch.stages, Totals.of(batch, config).fit_KFQ, strict=True):
         (outcome,) = stage.outcomes
         known_NF, togo_N = outcome.feature_FN.T, outcome.togo_N
         weights = len(known_NF[0])
         rows = np.concatenate([known_NF, np.sqrt(1e-3) * np.eye(weights)])
         weight_F, *_ = np.linalg.lstsq(rows, np.concatenate([togo_N, np.zeros(weights)]), rcond=None)
-        values_N = baseline.values(outcome, baseline.weights(fit_FG.numpy()))
+        values_N = baseline.values(outcome, baseline.weights(fit_FQ.numpy()))
         np.testing.assert_allclose(values_N, known_NF @ weight_F, rtol=0, atol=1e-8)
 
 
 def test_the_baseline_takes_most_of_the_variance_of_returns_away() -> None:
     config, replay = collected()
     batch = Batch.of([replay], config, CPU)
-    (outcome,), fit_FG = batch.stages[0].outcomes, Totals.of(batch, config).fit_KFG[0]
-    left_N = outcome.togo_N - baseline.values(outcome, baseline.weights(fit_FG.numpy()))
+    (outcome,), fit_FQ = batch.stages[0].outcomes, Totals.of(batch, config).fit_KFQ[0]
+    left_N = outcome.togo_N - baseline.values(outcome, baseline.weights(fit_FQ.numpy()))
     assert left_N.var() < 0.8 * outcome.togo_N.var()
     assert abs(left_N.mean()) < 0.01
 

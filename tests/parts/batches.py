@@ -80,7 +80,7 @@ def trials_of(replay: Replay, batch: Batch, config: Config) -> list[stepwise.Tri
     stages: list[list[list[stepwise.Attempt]]] = [[] for _ in drawings]
     facts: list[list[list[list[list[float]]]]] = [[] for _ in drawings]
     values: list[list[list[list[float]]]] = [[] for _ in drawings]
-    fits = Totals.of(batch, config).fit_KFG
+    fits = Totals.of(batch, config).fit_KFQ
     for k, (done, stage) in enumerate(zip(replay.walks, batch.stages, strict=True)):
         told = list(stepwise.attempts_at(drawings, done, replay.behaviours[k], pasts, horizon_M, config))
         pasts, lengths = [past for _, past in told], done.length_W.tolist()

@@ -67,7 +67,7 @@ def of_one_maze(batch: Batch, config: Config) -> Totals:
     """As if the batch were one maze, which its weights make of it, and with baselines of 0."""
     totals = Totals.of(batch, config)
     one, none = torch.ones_like(totals.mazes), torch.zeros_like(totals.returns)
-    return replace(totals, mazes=one, returns=none, fit_KFG=torch.zeros_like(totals.fit_KFG))
+    return replace(totals, mazes=one, returns=none, fit_KFQ=torch.zeros_like(totals.fit_KFQ))
 
 
 CASES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
