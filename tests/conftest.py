@@ -11,7 +11,9 @@ torch.set_num_threads(1)  # as the processes do; two threads of a test fight ove
 
 # What takes longest. It comes first: where several workers take a file each, none is left alone with it in the end.
 LONG = [
-    f"test_{about}.py" for about in ("cli", "parallel", "faults", "processes", "network", "output", "flood", "doctor")
+    *("test_cli.py", "test_parallel.py", "test_audit.py", "test_flood.py", "test_api.py", "test_doctor.py"),
+    *("test_namespaces.py", "test_security.py", "test_network.py", "test_faults.py", "test_output.py"),
+    *("test_processes.py", "test_actors_machine.py", "test_compiled.py", "test_evaluation.py", "test_fuzz.py"),
 ]
 
 

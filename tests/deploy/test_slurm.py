@@ -94,8 +94,8 @@ def test_elements_join_with_their_key_work_and_end_well_when_slurm_asks(place: P
     team = [submit(task, **exported) for task in (1, 2)]
     wait_until(lambda: learner.metric("clew_learner_actors") == 2)
     wait_until(lambda: learner.metric("clew_learner_update") >= 3)
+    wait_until(lambda: all(actor.metric("clew_actor_leases_total") >= 1 for actor in team))
     for task, actor in enumerate(team, start=1):
-        assert actor.metric("clew_actor_leases_total") >= 1
         words = Path(f"/proc/{actor.process.pid}/cmdline").read_text().split("\0")
         assert words[words.index("--name") + 1] == f"actor-4711_{task}"
     assert learner.page("/actors")[1].count(f"{HERE}:") == 2

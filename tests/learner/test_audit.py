@@ -122,6 +122,8 @@ def test_every_kind_of_liar_is_shut_out_and_changes_nothing(
     assert verdict(liar) == "refused"
     again = impostor()  # with another connection, under the same name
     assert verdict(again) == "refused"
+    for one in (liar, again):
+        one.links.close()  # or the learner would wait for their goodbye
     house.actor()
     learner.ends()
     assert house.hashes() == quiet
@@ -216,7 +218,7 @@ def test_who_is_shut_out_by_its_key_comes_back_with_another_once_that_is_revoked
     keyring.add("bob", folder)
 
     def is_welcome() -> bool:  # the learner reads the new list in its own time
-        heard = [decode(frames, ACTOR_LIMITS) for frames in comes("bob").links.receive(10.0)]
+        heard = [decode(frames, ACTOR_LIMITS) for frames in comes("bob").links.receive(2.0)]
         return any(isinstance(message, Welcome) for message in heard)
 
     wait_until(is_welcome)

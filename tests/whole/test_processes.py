@@ -353,6 +353,7 @@ def test_nonsense_is_counted_and_changes_nothing(
     assert (first.verdict, first.reason, second.verdict) == ("retry", "not_finite", "refused")
     liar.say(replace(honest, batch=other.batch, chunk=other.chunk, issue=other.issue))
     liar.hears(Bye)
+    liar.links.close()
     house.actor()
     record = learner.until(UPDATES)
     assert record.refusals == {
