@@ -9,7 +9,7 @@ from tests.parts.engine import composed, engine, images, torch_index
 
 __all__ = ["composed", "engine", "images", "torch_index"]  # fixtures
 
-# In the background of a shell that is no terminal's it is ignored, and so it would be in every process that tests start.
+# A background job of a script ignores it, and so would every process that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # as the processes do; two threads of a test fight over cores with the processes it starts
 

@@ -211,7 +211,7 @@ def test_the_names_are_these() -> None:
         "Trial": ["curve", "robots"],
         "Walk": ["cells", "found", "log_probs", "moves", "observation"],
     }
-    assert set(clew.__all__) - set(public) == {"ClewError", "Config", "load", "read_mazes", "sample", "train"}
+    assert set(clew.__all__) - set(public) == {"ClewError", "Config", "Record", "load", "read_mazes", "sample", "train"}
 
 
 def test_every_package_says_that_it_is_typed() -> None:
