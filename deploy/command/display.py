@@ -110,12 +110,14 @@ class Display:
         """Shows a frame or a line, unless nothing is new, or the last one is fresh and `now` is false."""
         if not now and time.monotonic() - self._shown_at < self._every_s:
             return
-        self._shown_at = time.monotonic()
         if self._live:
             self._live.update(panel(tally, actors), refresh=True)
-        elif not tally.is_empty and tally.update != self._update:
+        elif tally.update == self._update or tally.is_empty or not (now or tally.is_timed):
+            return  # the first line comes as soon as it can say how fast the run is
+        else:
             self._update = tally.update
             self.say(line(tally, actors))
+        self._shown_at = time.monotonic()
 
     def say(self, text: str) -> None:
         """Prints a line."""

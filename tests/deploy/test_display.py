@@ -47,3 +47,12 @@ def test_an_update_has_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     tally.add(record_of(2))
     display.show(tally, 1, now=True)
     assert [text.split()[1] for text in capsys.readouterr().out.splitlines()] == ["1/1000", "2/1000"]
+
+
+def test_the_first_line_comes_as_soon_as_it_can_say_how_fast_the_run_is(capsys: pytest.CaptureFixture[str]) -> None:
+    display, tally = Display(Console()), Tally(Config())
+    for update in range(4):
+        if update:
+            tally.add(record_of(update))
+        display.show(tally, 2)
+    assert [text.split("  ")[0] for text in capsys.readouterr().out.splitlines()] == ["update 2/1000"]
