@@ -16,6 +16,8 @@ POWER_OF_2 = 2.0 ** np.arange(-MOST_POWER, MOST_POWER + 1)
 @machine_code
 def exp_of(x: float) -> float:
     """Computes e^x of one number."""
+    if math.isnan(x):
+        return x  # what follows would look it up beyond all memory
     x = min(max(x, LEAST), MOST)
     power = np.floor(x * LOG2_E + 0.5)
     rest = (x - power * LN2_HIGH) - power * LN2_LOW

@@ -141,7 +141,9 @@ def test_a_warning_of_any_command_is_one_plain_line(tmp_path: Path) -> None:
         folder=tmp_path,
     )
     assert result.returncode == 0, result.stderr
-    assert len(result.stdout.splitlines()) == 3
+    begin, *updates, end = result.stdout.splitlines()
+    assert (begin[:4], end[:5]) == ("run ", "done ")
+    assert all(line.startswith("update ") for line in updates)
     newest = max((folder / "checkpoints").glob("*.json"))
     newest.write_text("cut short")
     result = clew("evaluate", folder, "--count", 2, "--attempts", 1, "--json", folder=tmp_path)

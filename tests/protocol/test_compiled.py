@@ -155,6 +155,18 @@ def test_exponentials_logarithms_and_products_are_the_same(seed: int, kind: Any)
     assert_same(fast, slow)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_exponentials_of_what_is_not_finite_are_the_same_and_touch_no_memory_of_others(kind: Any) -> None:
+    x = np.array([np.nan, np.inf, -np.inf, 3e38, -3e38] * 1_000, kind)
+    fast = exact.exp(x)
+    with pytest.MonkeyPatch.context() as patch, np.errstate(invalid="ignore"):
+        without(patch)
+        slow = exact.exp(x)
+    compiled.cache_clear()
+    np.testing.assert_array_equal(fast, slow)
+    assert np.isnan(fast[0])
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32))
 def test_exponentials_logarithms_and_products_are_right(seed: int) -> None:
