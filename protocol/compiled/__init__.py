@@ -6,9 +6,12 @@ tests compare the two. Without numba everything runs as well, several times slow
 
 from __future__ import annotations
 
+import hashlib
 import os
+from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +29,31 @@ def compiled(module: str) -> Any:
         import numba  # noqa: F401  # it may be missing, or refuse the numpy that is installed
     except ImportError:
         return None
+    forget_former_code(Path(__file__).parents[1])
     return import_module(f"{__name__}.{module}")
+
+
+@lru_cache
+def forget_former_code(package: Path) -> None:
+    """Removes machine code that was made of other sources than those of `package`, if this user may.
+
+    numba looks at the file of a function alone: what is called in it, and the numbers that it takes from elsewhere,
+    would stay as they were.
+    """
+    sources = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        sources.update(path.read_bytes())
+    kept = package / "compiled" / "__pycache__"
+    note = kept / "sources.sha256"
+    with suppress(OSError):
+        if note.exists() and note.read_text() == sources.hexdigest():
+            return
+        for code in (*kept.glob("*.nbi"), *kept.glob("*.nbc")):
+            code.unlink(missing_ok=True)
+        kept.mkdir(exist_ok=True)
+        beside = note.with_suffix(f".{os.getpid()}")
+        beside.write_text(sources.hexdigest())
+        beside.replace(note)
 
 
 def plain(array: Numbers) -> Numbers:

@@ -148,7 +148,7 @@ def test_health_is_what_healthz_says(images: Images) -> None:
     docker("run", "-d", "--name", name, "--init", "--tmpfs", "/tmp", images.actor, *actor)
     check = ("docker", "exec", name, "python", "-S", "-m", "deploy.process.health")
     try:
-        until(lambda: "metrics on" in run("docker", "logs", name).stderr)
+        until(lambda: "metrics are served on" in run("docker", "logs", name).stderr)
         assert run(*check).returncode == 1
     finally:
         docker("rm", "-f", name)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from learner import baseline
 from learner.admission import Replay, admit
 from learner.lesson import Lesson
-from protocol.compiled import compiled
+from protocol.compiled import compiled, forget_former_code
 from protocol.config import Config
 from protocol.learning import exact
 from protocol.learning.inner import initial_theta, situations
@@ -153,6 +154,21 @@ def test_exponentials_logarithms_and_products_are_the_same(seed: int, kind: Any)
         slow = exact.exp(x), exact.log(exact.exp(x)), exact.product(left, right)
     compiled.cache_clear()
     assert_same(fast, slow)
+
+
+def test_machine_code_of_other_sources_is_not_used(tmp_path: Path) -> None:
+    kept = tmp_path / "compiled" / "__pycache__"
+    kept.mkdir(parents=True)
+    (tmp_path / "exact.py").write_text("MOST = 1\n")
+    left = []
+    for most in (1, 1, 2):
+        (tmp_path / "exact.py").write_text(f"MOST = {most}\n")
+        forget_former_code.cache_clear()
+        forget_former_code(tmp_path)
+        left.append([path.name for path in kept.glob("*.nb?")])
+        (kept / "walk.nbi").touch()
+        (kept / "walk.nbc").touch()
+    assert [sorted(names) for names in left] == [[], ["walk.nbc", "walk.nbi"], []]
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
