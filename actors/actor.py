@@ -102,21 +102,14 @@ class Actor:
         self._notice_the_connection()
         now = time.monotonic()
         if self._leases and self._config:
-            lease = self._leases[0]
-            if lease.version in self._thetas:
+            version = self._leases[0].version
+            if version in self._thetas:
                 self._work(self._leases.popleft(), self._config)
-            elif lease.batch < max(self._thetas, default=0):
-                self._leases.clear()
-                self._say_hello(now)
             else:
-                self._lack(lease.version, now)
+                self._lack(version, now)
         elif self._connection and now >= self._hello_due:
-            self._say_hello(now)
-
-    def _say_hello(self, now: float) -> None:
-        """Asks for work. So does an actor that was too slow, when its lease's batch is done and the theta is gone."""
-        self._links.send(encode(Hello(CONTRACT, self._name, CAPACITY, self.metrics_at)))
-        self._hello_due = now + SILENCE_S
+            self._links.send(encode(Hello(CONTRACT, self._name, CAPACITY, self.metrics_at)))
+            self._hello_due = now + SILENCE_S
 
     def shutdown(self) -> None:
         """Leaves the learner, which gives the actor's leases to others."""

@@ -236,7 +236,7 @@ class Clerk:
         if received.actor not in self._schedule.crew.workers:
             self._roster.dismiss(received, "stranger")
         elif version not in self._answers.thetas:
-            self._roster.dismiss(received, "version")
+            self._roster.start_over(received, "version")  # it was too slow: its lease's batch is done
         else:
             self._links.send(received.actor, encode(Theta(version, self._answers.thetas[version])))
 

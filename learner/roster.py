@@ -100,11 +100,18 @@ class Roster:
             self._links.send(received.actor, ANOTHER_VERSION)
 
     def dismiss(self, received: Received, reason: str) -> None:
-        """Refuses a message, and asks its sender to start over."""
+        """Refuses a message, and sends its sender away, which may come back with Hello."""
         self.refuse(received, reason)
         self.leave(received.actor)
         self._links.send(received.actor, encode(Bye("retry", reason)))
         self._sent_away.append(received.actor)
+
+    def start_over(self, received: Received, reason: str) -> None:
+        """Refuses a message of an actor that is there, which has empty hands from now on, and stays."""
+        worker = self._schedule.crew.workers[received.actor]
+        self.refuse(received, reason)
+        self._schedule.join(received.actor, worker.name, worker.capacity)
+        self._links.send(received.actor, encode(Bye("retry", reason)))
 
     def shut_out(self, verdict: Verdict) -> None:
         """Keeps out whoever has lied, from now on."""

@@ -17,7 +17,7 @@ from learner.checkpoint import Checkpoint, save
 from protocol.learning.inner import initial_theta
 from protocol.wire.frames import Limits, decode, encode
 from protocol.wire.learner_links import LearnerLinks
-from protocol.wire.messages import Bye, Hello, Lease, Message, Rollouts, Theta, Welcome
+from protocol.wire.messages import Bye, Fetch, Lease, Rollouts, Theta, Welcome
 from tests.parts.deadline import DEADLINE_S
 from tests.whole.test_processes import (
     CONFIG,
@@ -160,30 +160,40 @@ def test_an_actor_in_the_midst_of_a_long_lease_ends_without_an_answer(house: Hou
         links.close()
 
 
-def test_an_actor_that_was_too_slow_starts_over_and_is_there_all_the_while(house: House) -> None:
-    """It could ask for the theta of its lease, which is no more; then it would be sent away, and be gone until it is
-    back."""
+def test_an_actor_that_was_too_slow_starts_over_and_is_there_all_the_while(
+    house: House, impostor: Callable[..., Impostor]
+) -> None:
+    """Where others have answered its lease, the theta that it needs may be no more."""
+    learner, slow = house.learner(with_run(updates=1_000_000)), impostor()
+    [lease, _] = slow.hears(Lease, 2)
+    house.actor()
+    learner.until(5)
+    slow.say(Fetch(lease.version))
+    assert slow.hears(Bye)[0].verdict == "retry"
+    [later] = slow.hears(Lease)  # and it did not have to say Hello
+    assert later.version > lease.version
+    learner.until(later.batch)
+    learner.process.terminate()
+    learner.ends()
+    assert {record["actors"] for record in house.journal()[4:]} == {2}
+
+
+def test_an_actor_whose_theta_is_of_a_later_time_asks_for_the_one_it_needs(house: House) -> None:
+    """The theta of a learner that has died may be heard after its successor, which goes on from before, has begun."""
     limits = Limits.of(CONFIG)
     with closing(LearnerLinks(house.address, limits)) as links:
         actor = house.actor()
-        said: list[Message] = []
-
-        def hears() -> bytes:
-            received = links.receive(DEADLINE_S)
-            assert received
-            said.append(decode(received.frames, limits))
-            return received.actor
-
-        name = hears()
+        received = links.receive(DEADLINE_S)
+        assert received
         for message in (
             Welcome("run", "session", CONFIG.model_dump_json(), 0, 0, 0.0),
             Theta(9, initial_theta(CONFIG)),
-            Lease(8, 0, 0, 8, (0, 8, 0), 100.0),  # what the ninth theta was made with
-            Lease(9, 0, 1, 9, (0, 9, 0), 100.0),
+            Lease(3, 0, 0, 2, (0, 3, 0), 100.0),
         ):
-            links.send(name, encode(message))
-        hears()
-        assert [type(message) for message in said] == [Hello, Hello]  # no answer: the second lease is another's again
+            links.send(received.actor, encode(message))
+        received = links.receive(DEADLINE_S)
+        assert received
+        assert decode(received.frames, limits) == Fetch(2)
         actor.terminate()
         exits(actor, 0)
 
