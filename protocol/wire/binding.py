@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import zmq
@@ -29,10 +30,8 @@ def bind(link: zmq.Socket[bytes], address: Address) -> Address:
 def bind_beside(link: zmq.Socket[bytes], work: Address) -> Address:
     """Binds the theta link next to the work link, as `bind` does: on the next port, or on any free one."""
     if work.scheme == "tcp" and int(work.port) < 65_535:
-        try:
+        with suppress(ClewError):  # somebody else has it
             return bind(link, work.theta(int(work.port) + 1))
-        except ClewError:
-            pass
     return bind(link, work.theta("*"))
 
 
