@@ -171,6 +171,14 @@ class Composed:
             found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
             return found
 
+    @property
+    def scraped(self) -> list[str]:
+        """The jobs that Prometheus has scraped in the last 20 s, in order, one for each address.
+
+        A plain `up` also counts whatever was there before `down` and `up`, for five minutes.
+        """
+        return sorted(one["metric"]["job"] for one in self.query("up == 1 and timestamp(up) > time() - 20"))
+
     def learner_metrics(self) -> dict[str, float]:
         """What the learner serves this moment, as it is written there: `name` or `name{label="value"}`."""
         fetch = "from urllib.request import urlopen as u; print(u('http://127.0.0.1:9100/metrics').read().decode())"
