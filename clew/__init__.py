@@ -130,12 +130,12 @@ class Walk:
     moves: Bytes  # [T] 0 up, 1 right, 2 down, 3 left; a move into a wall leads nowhere
     log_probs: Floats  # [T] log-probabilities of the moves, under the policy that drew them
     _features: Bytes = field(repr=False)  # [U, F] features of all observations of the trial
-    _rows: Ints = field(repr=False)  # [T] the number of each step's observation
+    _seen: Ints = field(repr=False)  # [T] the number of each step's observation
     _dreams: Bytes = field(repr=False)  # [3, T] known, hope and gain
 
     def observation(self, step: int) -> Observation:
         """Returns what the robot sensed and remembered when it made a move; the first is step 0."""
-        return Observation(self._features[self._rows[step]], *self._dreams[:, step].tolist())
+        return Observation(self._features[self._seen[step]], *self._dreams[:, step].tolist())
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,14 +248,14 @@ def train(
 def _robots(mazes: Sequence[Maze], portion: study.Portion, tried: Tried, config: Config) -> list[Robot]:
     """Collects what each robot of a portion did. `mazes`: the maze of each robot."""
     grid, met = portion.mazes, Observations(Sight.of(portion.mazes, config.policy))
-    rows = [
-        replay(met, known, portion.horizon_N, done.length_W, done.move_N).row_N
+    seen = [
+        replay(met, known, portion.horizon_N, done.length_W, done.move_N).seen_N
         for known, done in zip(tried.knowns, tried.walks, strict=True)
     ]
     features_UF = met.features()
     walks: list[list[Walk]] = [[] for _ in mazes]
     phis: list[list[Phi]] = [[] for _ in mazes]
-    for done, phi, row_N, log_prob_N in zip(tried.walks, tried.phis, rows, tried.log_probs, strict=True):
+    for done, phi, seen_N, log_prob_N in zip(tried.walks, tried.phis, seen, tried.log_probs, strict=True):
         each, ends_W = len(done.length_W) // len(mazes), np.cumsum(done.length_W)
         for attempt, (length, end) in enumerate(zip(done.length_W.tolist(), ends_W.tolist(), strict=True)):
             steps, robot = slice(end - length, end), attempt // each
@@ -267,7 +267,7 @@ def _robots(mazes: Sequence[Maze], portion: study.Portion, tried: Tried, config:
                     moves=done.move_N[steps],
                     log_probs=log_prob_N[steps],
                     _features=features_UF,
-                    _rows=row_N[steps],
+                    _seen=seen_N[steps],
                     _dreams=np.stack([part_N[steps] for part_N in (done.known_N, done.hope_N, done.gain_N)]),
                 )
             )

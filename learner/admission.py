@@ -109,10 +109,10 @@ def _replay(mazes: Mazes, stages: Sequence[Attempts], config: Config) -> Replay:
         if len(walks) < len(stages):
             knowns.append(learned(sight, knowns[-1], walks[-1]))
     order_U, rank_U = met.order()
-    walks = [replace(again, row_N=rank_U[again.row_N]) for again in walks]
+    walks = [replace(again, seen_N=rank_U[again.seen_N]) for again in walks]
     feature_UF = met.features(order_U)
     open_UA = open_moves(feature_UF, config.policy)
-    if not all(open_UA[again.row_N, again.move_N].all() for again in walks):
+    if not all(open_UA[again.seen_N, again.move_N].all() for again in walks):
         raise AdmissionError("steps")
     behaviours = tuple(stage.log_prob for stage in stages)
     return Replay(mazes, feature_UF, met.mazes(order_U), tuple(walks), tuple(knowns), behaviours)
@@ -147,7 +147,7 @@ def _share(whole: Replay, rows: slice) -> Replay:
     steps = [_steps_of(done, rows, len(whole.mazes)) for done in whole.walks]
     met_U = np.zeros(len(whole.feature_UF), np.bool_)
     for done, some in zip(whole.walks, steps, strict=True):
-        met_U[done.row_N[some]] = True
+        met_U[done.seen_N[some]] = True
     number_U = (np.cumsum(met_U) - 1).astype(np.int32)
     walks = []
     for done, some in zip(whole.walks, steps, strict=True):
@@ -155,8 +155,8 @@ def _share(whole: Replay, rows: slice) -> Replay:
         attempts = slice(rows.start * each, rows.stop * each)
         end_W, at_N = done.end_W[attempts] - cells.start, done.at_N[some] - cells.start
         dreams = (dream_N[some] for dream_N in (done.known_N, done.hope_N, done.gain_N))
-        row_N = number_U[done.row_N[some]]
-        walks.append(Walk(done.length_W[attempts], end_W, done.move_N[some], at_N, row_N, *dreams))
+        seen_N = number_U[done.seen_N[some]]
+        walks.append(Walk(done.length_W[attempts], end_W, done.move_N[some], at_N, seen_N, *dreams))
     return Replay(
         mazes=whole.mazes[rows],
         feature_UF=whole.feature_UF[met_U],

@@ -25,7 +25,7 @@ class Part:
 
     attempts: int  # E
     at_S: Indices  # [S] these five as in inner.Made
-    row_S: Indices  # [S]
+    seen_S: Indices  # [S]
     situation_N: Indices  # [N] which of the S
     attempt_N: Indices  # [N]
     time_N: Indices  # [N]
@@ -69,7 +69,7 @@ class Lesson:
             part = Part(
                 attempts=steps.attempts,
                 at_S=walk.at_N[step_S],
-                row_S=walk.row_N[step_S].astype(np.int64),
+                seen_S=walk.seen_N[step_S].astype(np.int64),
                 situation_N=situation_N,
                 attempt_N=steps.attempt_N,
                 time_N=steps.time_N.astype(np.int64, copy=False),

@@ -62,7 +62,7 @@ class Stage:
     def of(parts: Sequence[Part], firsts: Sequence[tuple[int, ...]], real: Tensor) -> Stage:
         """Makes the batch of all leases. `firsts`: of each lease the first maze, cell and observation."""
         attempts = parts[0].attempts
-        maze_first, cell_first, row_first = zip(*firsts, strict=True)
+        maze_first, cell_first, seen_first = zip(*firsts, strict=True)
         situations = [len(part.at_S) for part in parts]
         begins = accumulate(situations, initial=0)
 
@@ -73,7 +73,7 @@ class Stage:
         made = Made(
             attempts=attempts,
             at_S=whole("at_S", cell_first),
-            row_S=whole("row_S", row_first),
+            seen_S=whole("seen_S", seen_first),
             pair_N=whole("move_N") * sum(situations) + whole("situation_N", begins),
             attempt_N=whole("attempt_N", [first * attempts for first in maze_first]),
             time_N=whole("time_N"),
@@ -85,7 +85,7 @@ class Stage:
 
     def log_prob(self, score_AU: Tensor, phi: Phi) -> Tensor:
         """Returns [A, S]: log pi of every move in every situation under `phi`, whose network says `score_AU`."""
-        score_AS, delta_AS = take(score_AU, self.made.row_S), take(phi.delta_AC, self.made.at_S)
+        score_AS, delta_AS = take(score_AU, self.made.seen_S), take(phi.delta_AC, self.made.at_S)
         result: Tensor = log_prob(score_AS, delta_AS, phi.dream_DG, self.known_S, self.hope_S, self.gain_S)
         return result
 

@@ -70,7 +70,7 @@ def _room(walkers: int, steps: int, length_W: Numbers, move_N: Bytes | None) -> 
         end_W=np.zeros(walkers, np.intp),
         move_N=np.zeros(steps, np.uint8) if move_N is None else np.array(move_N),
         at_N=np.empty(steps, np.intp),
-        row_N=np.empty(steps, np.int32),
+        seen_N=np.empty(steps, np.int32),
         known_N=np.empty(steps, np.uint8),
         hope_N=np.empty(steps, np.uint8),
         gain_N=np.empty(steps, np.uint8),
@@ -102,7 +102,7 @@ def _walked(met: Observations, known: Known, horizon_M: Ints, mind: Mind, told: 
             scores.make_room(len(met.key_O))
             mind = mind._replace(score_OA=scores.score_OA, odds_OA=scores.odds_OA)
         compass_LA = sight.compass_LA if policy.compass else sight.compass_LA[:, :0]
-        seen = Met(met.look_C, met.row_of, met.key_O, plain(sight.looks_LB), plain(compass_LA))
+        seen = Met(met.look_C, met.seen_of, met.key_O, plain(sight.looks_LB), plain(compass_LA))
         why, done, met.count, steps = walk_on(done, met.count, ground, robot, seen, mind, told)
         if why == UNWALKABLE:
             raise UnwalkableError

@@ -17,24 +17,24 @@ from protocol.world.senses import ALL_MARKS, BUMPED, MARK_BITS
 
 
 @machine_code
-def consult(row: int, maze: int, met: Met, mind: Mind) -> None:
+def consult(seen: int, maze: int, met: Met, mind: Mind) -> None:
     """Computes the scores and the odds of all moves in one observation, with the network of a maze."""
-    key = met.key_O[row]
+    key = met.key_O[seen]
     marks, last = key & ALL_MARKS, (key >> MARK_BITS * A) % (NO_MOVE + 1)
     look = (key >> MARK_BITS * A) // (NO_MOVE + 1) % len(met.looks_LB)
-    seen = met.looks_LB.shape[1]
+    around = met.looks_LB.shape[1]
     features, hidden = mind.in_MFH.shape[1:]
     feature_F = np.zeros(features, np.uint8)
-    feature_F[:seen] = met.looks_LB[look]
-    feature_F[seen + last] = 1
-    marked = seen + NO_MOVE + 1
+    feature_F[:around] = met.looks_LB[look]
+    feature_F[around + last] = 1
+    marked = around + NO_MOVE + 1
     for move in range(A):
         feature_F[marked + (marks >> MARK_BITS * move & MARK) * A + move] = 1
     if met.compass_LA.shape[1]:
         feature_F[features - A :] = met.compass_LA[look]
     in_FH, bias_H, out_H = mind.in_MFH[maze], mind.bias_MH[maze], mind.out_MH[maze]
     unit_H = np.empty(hidden, np.float32)
-    score_A = mind.score_OA[row]
+    score_A = mind.score_OA[seen]
     for move in range(A):
         unit_H[:] = np.float32(0)
         for feature in range(features):
@@ -48,12 +48,12 @@ def consult(row: int, maze: int, met: Met, mind: Mind) -> None:
     least = min(min(score_A[0], score_A[1]), min(score_A[2], score_A[3]))
     shut_A = np.zeros(A, np.bool_)
     for move in range(A):
-        shut_A[move] = feature_F[marked + BUMPED * A + move] or (seen > 0 and feature_F[mind.wall_A[move]] > 0)
+        shut_A[move] = feature_F[marked + BUMPED * A + move] or (around > 0 and feature_F[mind.wall_A[move]] > 0)
         if shut_A[move]:
             score_A[move] = np.float32(SHUT) + least
     most = max(max(score_A[0], score_A[1]), max(score_A[2], score_A[3]))
     for move in range(A):
-        mind.odds_OA[row, move] = 0.0 if shut_A[move] else exp_of(float(score_A[move] - most))
+        mind.odds_OA[seen, move] = 0.0 if shut_A[move] else exp_of(float(score_A[move] - most))
 
 
 @machine_code

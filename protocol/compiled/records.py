@@ -38,7 +38,7 @@ class Met(NamedTuple):
     """The observations that were met, as in `protocol.world.senses.Observations`."""
 
     look_C: Numbers  # int64: the part of an observation's key that a cell decides
-    row_of: Numbers  # int32: by key, number + 1, or 0
+    seen_of: Numbers  # int32: by key, number + 1, or 0
     key_O: Numbers  # int64
     looks_LB: Numbers  # uint8: as in Sight
     compass_LA: Numbers  # uint8: as in Sight; without a compass of no columns
@@ -67,7 +67,7 @@ class Told(NamedTuple):
     end_W: Numbers  # intp
     move_N: Numbers  # uint8
     at_N: Numbers  # intp
-    row_N: Numbers  # int32
+    seen_N: Numbers  # int32
     known_N: Numbers  # uint8
     hope_N: Numbers  # uint8
     gain_N: Numbers  # uint8

@@ -132,7 +132,7 @@ def walk_on(
         ground.way_C,
         ground.visited_C,
     )
-    look_C, row_of, key_O = met.look_C, met.row_of, met.key_O
+    look_C, seen_of, key_O = met.look_C, met.seen_of, met.key_O
     odds_OA, factor_CA, dream_DG, share_A16, key_W = (
         mind.odds_OA,
         mind.factor_CA,
@@ -140,7 +140,7 @@ def walk_on(
         mind.share_A16,
         mind.key_W,
     )
-    length_W, end_W, move_N, at_N, row_N = told.length_W, told.end_W, told.move_N, told.at_N, told.row_N
+    length_W, end_W, move_N, at_N, seen_N = told.length_W, told.end_W, told.move_N, told.at_N, told.seen_N
     known_N, hope_N, gain_N = told.known_N, told.hope_N, told.gain_N
     remembers, dreams, radius = robot.remembers, robot.dreams, robot.radius
     mazes, walkers = len(ground.offset_M), len(length_W)
@@ -188,14 +188,14 @@ def walk_on(
             here = steps + time
             marks = state_I[at - first] & ALL_MARKS if remembers else 0
             key = look_C[at] + (last << MARK_BITS * A) + marks
-            row = row_of[key] - 1
-            if row < 0:
+            seen = seen_of[key] - 1
+            if seen < 0:
                 if count == len(key_O):
                     return MET_TOO_MANY, walker, count, steps
-                row = count
-                key_O[row] = key
+                seen = count
+                key_O[seen] = key
                 count += 1
-                row_of[key] = count
+                seen_of[key] = count
             known, hope, gain = 0, 0, NO_EXIT if dreams else 0
             if dreams and (goals or (marks | marks >> 1 | marks >> 2) & EACH_MARK == EACH_MARK):
                 hope = along(at, first, marks, radius, next_CA, hope_I) if goals or not stale else 0
@@ -212,9 +212,9 @@ def walk_on(
                 if gain <= 0:
                     hope = 0
             if draws:
-                if odds_OA[row, 0] < 0:
-                    consult(row, 0 if shared else maze, met, mind)
-                up, right, down, left = odds_OA[row, 0], odds_OA[row, 1], odds_OA[row, 2], odds_OA[row, 3]
+                if odds_OA[seen, 0] < 0:
+                    consult(seen, 0 if shared else maze, met, mind)
+                up, right, down, left = odds_OA[seen, 0], odds_OA[seen, 1], odds_OA[seen, 2], odds_OA[seen, 3]
                 if known | hope:
                     by_known = float(dream_DG[KNOWN, gain]) if known else 0.0
                     by_hope = float(dream_DG[HOPE, gain]) if hope else 0.0
@@ -233,7 +233,7 @@ def walk_on(
                 move_N[here] = move
             else:
                 move = int(move_N[here])
-            at_N[here], row_N[here] = at, row
+            at_N[here], seen_N[here] = at, seen
             known_N[here], hope_N[here], gain_N[here] = known, hope, gain & 255
             to = ahead_CA[at, move]
             shift = MARK_BITS * move

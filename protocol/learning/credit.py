@@ -47,8 +47,8 @@ class Steps:
         attempts = len(walk.length_W) // len(mazes)
         end_W = np.cumsum(walk.length_W)
         attempt_N = np.repeat(np.arange(len(walk.length_W)), walk.length_W)
-        row_N = np.arange(len(walk.move_N))
-        left_N = end_W[attempt_N] - row_N
+        seen_N = np.arange(len(walk.move_N))
+        left_N = end_W[attempt_N] - seen_N
         return Steps(
             walk=walk,
             mazes=mazes,
@@ -117,7 +117,7 @@ def advantage(steps: Steps, config: Config) -> Floats:
 def of_ones_own(name: str, steps: Steps) -> Floats:
     """Returns what a function of the user's own says of each step [N]; raises ClewError unless it is finite numbers.
 
-    It must be a function of `steps` alone, without their `walk.row_N`, whose numbers differ from process to process,
+    It must be a function of `steps` alone, without their `walk.seen_N`, whose numbers differ from process to process,
     and made of operations with the same bits everywhere: additions, multiplications, divisions, comparisons.
     """
     said_N = np.asarray(own.function(name)(steps)).astype(np.float32)

@@ -49,7 +49,7 @@ class Made:
 
     attempts: int  # E
     at_S: Array  # [S] row of the cell among the C
-    row_S: Array  # [S] number of the observation
+    seen_S: Array  # [S] number of the observation
     pair_N: Array  # [N] move * S + situation: where the move that was made stands in a table [A, S]
     attempt_N: Array  # [N] the number of the attempt among the W
     time_N: Array  # [N] t
@@ -183,7 +183,7 @@ def adapt(
     delta_AC = kept * phi.delta_AC + alpha(theta, "cells", config) * raised_AC
     adapted = phi.net
     if scene is not None and config.inner.adapts == "all":
-        slopes = _slopes(net, sum_by(slope_AS, made.row_S, scene.x_UAF.shape[0]), scene)
+        slopes = _slopes(net, sum_by(slope_AS, made.seen_S, scene.x_UAF.shape[0]), scene)
         adapted = {name: value + alpha(theta, name, config) * slopes[name] for name, value in phi.net.items()}
     return Phi(adapted, delta_AC, dreams(theta, attempts_left, config))
 
@@ -193,7 +193,7 @@ def situations(walk: Walk, attempts: int) -> tuple[Indices, Indices]:
     steps = np.arange(len(walk.at_N))
     if attempts == 1:
         return steps, steps  # one robot hardly ever comes into the same situation twice
-    code_N = walk.at_N * (int(walk.row_N.max()) + 1) + walk.row_N
+    code_N = walk.at_N * (int(walk.seen_N.max()) + 1) + walk.seen_N
     for part_N, parts in ((walk.known_N, 1 << A), (walk.hope_N, 1 << A), (walk.gain_N, GAINS)):
         code_N = code_N * parts + part_N
     if machine := compiled("credit"):

@@ -49,10 +49,10 @@ def uniform(key_W: Keys, time: int) -> Wide:
     return number_W
 
 
-def scene_of(met: Observations, row_U: Indices, config: Config) -> Scene:
+def scene_of(met: Observations, seen_U: Indices, config: Config) -> Scene:
     """Collects the observations with these numbers, as a network reads them."""
     real = np.zeros(0, np.float32)
-    return Scene.of(met.features(row_U), config, real, met.mazes(row_U), len(met.sight.mazes))
+    return Scene.of(met.features(seen_U), config, real, met.mazes(seen_U), len(met.sight.mazes))
 
 
 class Scores:
@@ -81,9 +81,9 @@ class Scores:
             odds_AU = exact.exp((score_AU - score_AU.max(axis=0)).astype(np.float64))
             self.score_OA[fresh], self.odds_OA[fresh] = score_AU.T, (odds_AU * scene.open_AU).T
 
-    def of(self, row_N: Ints) -> Floats:
+    def of(self, seen_N: Ints) -> Floats:
         """Returns the scores [A, N] of steps with these observations, which must have been asked about."""
-        return np.ascontiguousarray(self.score_OA.T).take(row_N, axis=1)
+        return np.ascontiguousarray(self.score_OA.T).take(seen_N, axis=1)
 
 
 def play(phi: Phi, scores: Scores, met: Observations, known: Known, horizon_M: Ints, key_W: Keys) -> Walk:
@@ -137,7 +137,7 @@ class Player:
     def choose(self, here: Here) -> Bytes:
         """Draws a move for each walker [W]."""
         self._scores.ask()
-        odds_AW = np.ascontiguousarray(self._scores.odds_OA.take(here.row_W, axis=0).T)
+        odds_AW = np.ascontiguousarray(self._scores.odds_OA.take(here.seen_W, axis=0).T)
         factor_AW = None if self._factor_AC is None else self._factor_AC.take(here.at_W, axis=1)
         if here.dream and (dreams_W := here.dream.known_W | here.dream.hope_W).any():
             if factor_AW is not None:

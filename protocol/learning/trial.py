@@ -83,8 +83,8 @@ def attempt_and_adapt(
         done = play(phi, scores, met, knowns[-1], horizon_M, keys(len(mazes) * each, rng))
         finished("rollouts")
         situation_N, step_S = situations(done, each)
-        at_S, row_S = done.at_N[step_S], done.row_N[step_S]
-        score_AS, delta_AS = scores.of(row_S), take(phi.delta_AC, at_S)
+        at_S, seen_S = done.at_N[step_S], done.seen_N[step_S]
+        score_AS, delta_AS = scores.of(seen_S), take(phi.delta_AC, at_S)
         dreams = (dream_N[step_S] for dream_N in (done.known_N, done.hope_N, done.gain_N))
         log_prob_AS = log_prob(score_AS, delta_AS, phi.dream_DG, *dreams)
         pair_N = done.move_N * np.intp(len(step_S)) + situation_N
@@ -94,18 +94,18 @@ def attempt_and_adapt(
             knowns.append(learned(met.sight, knowns[-1], done))
             steps = Steps.of(done, mazes, horizon_M)
             known_JN = hindsight(steps, knowns[-1].way_C, left - 1, config)
-            row_S, scene = _scene(met, row_S, config)
-            made = Made(each, at_S, row_S, pair_N, steps.attempt_N, steps.time_N, known_JN)
+            seen_S, scene = _scene(met, seen_S, config)
+            made = Made(each, at_S, seen_S, pair_N, steps.attempt_N, steps.time_N, known_JN)
             phis.append(adapt(phi, theta, log_prob_AS, made, scene, left - 1, config))
         finished("adaptation")
     _, rank_U = met.order()
-    walks = [replace(done, row_N=rank_U[done.row_N]) for done in walks]
+    walks = [replace(done, seen_N=rank_U[done.seen_N]) for done in walks]
     return Trial(tuple(walks), tuple(log_probs), tuple(phis), tuple(knowns))
 
 
-def _scene(met: Observations, row_S: Ints, config: Config) -> tuple[Ints, Scene | None]:
+def _scene(met: Observations, seen_S: Ints, config: Config) -> tuple[Ints, Scene | None]:
     """Numbers the observations [S] and collects them; None in their place where the network does not adapt."""
     if config.inner.adapts == "cells":
-        return row_S, None
+        return seen_S, None
     order_U, rank_U = met.order()
-    return rank_U[row_S], scene_of(met, order_U, config)
+    return rank_U[seen_S], scene_of(met, order_U, config)

@@ -163,23 +163,23 @@ class Observations:
         # The key of an observation: its look, its last move and its marks, one after another.
         self.look_C: Keys = (sight.look_C + looks * sight.mazes.maze_C * by_maze) * (NO_MOVE + 1) << MARK_BITS * A
         size = looks * (len(sight.mazes) if by_maze else 1) * (NO_MOVE + 1) << MARK_BITS * A
-        self.row_of = np.zeros(size, np.int32)  # [keys] the number + 1 of each observation; 0: not met so far
+        self.seen_of = np.zeros(size, np.int32)  # [keys] the number + 1 of each observation; 0: not met so far
         self.key_O = np.zeros(FIRST_ROOM, np.int64)  # [O] the key of each that was met, and room for more
         self.count = 0  # U
 
-    def rows(self, at_W: Indices, last_W: npt.NDArray[Any], marks_W: Ints) -> Ints:
+    def numbers(self, at_W: Indices, last_W: npt.NDArray[Any], marks_W: Ints) -> Ints:
         """Numbers observations [W]: each in a cell, with a last move (NO_MOVE: none) and the marks of memory."""
         key_W = self.look_C.take(at_W) + LAST.take(last_W) + marks_W
-        row_W = self.row_of.take(key_W)
-        if not row_W.all():
-            fresh = np.unique(key_W[row_W == 0])
+        seen_W = self.seen_of.take(key_W)
+        if not seen_W.all():
+            fresh = np.unique(key_W[seen_W == 0])
             begin, self.count = self.count, self.count + len(fresh)
             while self.count > len(self.key_O):
                 self.make_room()
             self.key_O[begin : self.count] = fresh
-            self.row_of[fresh] = np.arange(begin + 1, self.count + 1)
-            row_W = self.row_of.take(key_W)
-        return row_W - 1
+            self.seen_of[fresh] = np.arange(begin + 1, self.count + 1)
+            seen_W = self.seen_of.take(key_W)
+        return seen_W - 1
 
     def make_room(self) -> None:
         """Makes room for twice as many observations."""
@@ -192,9 +192,9 @@ class Observations:
         rank_U[order_U] = np.arange(self.count)
         return order_U, rank_U
 
-    def features(self, row_U: Indices | None = None) -> Bytes:
+    def features(self, seen_U: Indices | None = None) -> Bytes:
         """Returns the features [U, F], 0 or 1, of the observations with these numbers, or of all."""
-        key_U = self._keys(row_U)
+        key_U = self._keys(seen_U)
         look_U, last_U = np.divmod(key_U >> MARK_BITS * A, NO_MOVE + 1)
         blocks = [
             self.sight.looks_LB.take(look_U % len(self.sight.looks_LB), axis=0),
@@ -205,15 +205,15 @@ class Observations:
             blocks.append(self.sight.compass_LA.take(look_U % len(self.sight.looks_LB), axis=0))
         return np.concatenate(blocks, axis=1)
 
-    def mazes(self, row_U: Indices | None = None) -> Indices | None:
+    def mazes(self, seen_U: Indices | None = None) -> Indices | None:
         """Returns the maze of each observation [U] with these numbers, or of all; None where mazes share them."""
         if not self._by_maze:
             return None
-        return (self._keys(row_U) >> MARK_BITS * A) // ((NO_MOVE + 1) * len(self.sight.looks_LB))
+        return (self._keys(seen_U) >> MARK_BITS * A) // ((NO_MOVE + 1) * len(self.sight.looks_LB))
 
-    def _keys(self, row_U: Indices | None) -> Keys:
+    def _keys(self, seen_U: Indices | None) -> Keys:
         """Returns the keys [U] of the observations with these numbers, or of all."""
-        return self.key_O[: self.count] if row_U is None else self.key_O[row_U]
+        return self.key_O[: self.count] if seen_U is None else self.key_O[seen_U]
 
 
 def open_moves(feature_UF: Bytes, policy: PolicyConfig) -> Bools:

@@ -29,7 +29,7 @@ class Here:
     time: int  # t, from 0
     walker_W: Indices  # which of all walkers they are
     at_W: Indices  # row of the cell among the C
-    row_W: Ints  # number of the observation
+    seen_W: Ints  # number of the observation
     dream: Dream | None  # None where robots do not dream
 
 
@@ -44,7 +44,7 @@ class Walk:
     end_W: Indices  # [W] row of the cell, among the C, where the attempt ended
     move_N: Bytes  # [N] the moves
     at_N: Indices  # [N] row of the cell, among the C, before the move
-    row_N: Ints  # [N] number of the observation
+    seen_N: Ints  # [N] number of the observation
     known_N: Bytes  # [N] these three as in `Dream`; 0 where robots do not dream
     hope_N: Bytes
     gain_N: Bytes
@@ -82,8 +82,8 @@ def walk(
     for time in range(int(horizon_W.max())):
         here_W = at_W + shift_W
         marks_W = memory.marks(here_W)
-        row_W = met.rows(at_W, last_W, marks_W)
-        here = Here(time, walker_W, at_W, row_W, memory.dream(walker_W, at_W, here_W, marks_W))
+        seen_W = met.numbers(at_W, last_W, marks_W)
+        here = Here(time, walker_W, at_W, seen_W, memory.dream(walker_W, at_W, here_W, marks_W))
         move_W = choose(here)
         told.append((here, move_W))
         to_W = ahead.take(at_W * A + move_W)
@@ -143,7 +143,7 @@ def _in_order(told: list[tuple[Here, Bytes]], length_W: Ints, end_W: Indices) ->
         end_W=end_W,
         move_N=ordered(move_W for _, move_W in told),
         at_N=ordered(here.at_W for here, _ in told),
-        row_N=ordered(here.row_W for here, _ in told),
+        seen_N=ordered(here.seen_W for here, _ in told),
         known_N=ordered(dream.known_W for dream in dreams) if dreams else nothing_N,
         hope_N=ordered(dream.hope_W for dream in dreams) if dreams else nothing_N,
         gain_N=ordered(dream.gain_W for dream in dreams) if dreams else nothing_N,

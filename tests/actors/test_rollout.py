@@ -69,7 +69,7 @@ def test_moves_are_drawn_as_often_as_the_policy_says_and_are_said_to_be(kind: st
     ):
         np.testing.assert_allclose(told_N, log_prob_AN[walk.move_N, np.arange(len(told_N))], rtol=0, atol=2e-5)
     # All that a policy looks at: steps that are alike in it are drawn alike.
-    key_NX = np.stack([walk.at_N, walk.row_N, walk.known_N, walk.hope_N, walk.gain_N], axis=1)
+    key_NX = np.stack([walk.at_N, walk.seen_N, walk.known_N, walk.hope_N, walk.gain_N], axis=1)
     _, first_G, group_N = np.unique(key_NX, axis=0, return_index=True, return_inverse=True)
     group_N = group_N.reshape(-1)
     times_GA = np.zeros((len(first_G), 4))

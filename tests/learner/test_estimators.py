@@ -100,17 +100,17 @@ class Copies:
         done = play(drawn, asked, met, known, horizon_M, keys(self.copies * self.attempts, self.rng))
         steps = Steps.of(done, self.mazes, horizon_M)
         known_JN = hindsight(steps, learned(self.sight, known, done).way_C, 0, self.config)
-        index = (done.at_N, done.row_N, done.move_N, steps.attempt_N, steps.time_N)
-        at_N, row_N, move_N, attempt_N, time_N = (torch.from_numpy(array.astype(np.int64)) for array in index)
+        index = (done.at_N, done.seen_N, done.move_N, steps.attempt_N, steps.time_N)
+        at_N, seen_N, move_N, attempt_N, time_N = (torch.from_numpy(array.astype(np.int64)) for array in index)
         pair_N = move_N * len(at_N) + torch.arange(len(at_N))
-        made = Made(self.attempts, at_N, row_N, pair_N, attempt_N, time_N, torch.from_numpy(known_JN).double())
+        made = Made(self.attempts, at_N, seen_N, pair_N, attempt_N, time_N, torch.from_numpy(known_JN).double())
         real = torch.zeros((), dtype=torch.float64)
         return made, Scene.of(met.features(), self.config, real, met.mazes(), self.copies)
 
     def adapted(self, phi: Phi, made: Made, scene: Scene, config: Config) -> Phi:
         """f(phi, what was done)"""
         nothing = torch.zeros(len(made.at_S), dtype=torch.int64)
-        score_AN, delta_AN = take(scores(phi.net, scene), made.row_S), take(phi.delta_AC, made.at_S)
+        score_AN, delta_AN = take(scores(phi.net, scene), made.seen_S), take(phi.delta_AC, made.at_S)
         log_prob_AN = log_prob(score_AN, delta_AN, phi.dream_DG, nothing, nothing, nothing)
         theta = {"policy.in": torch.zeros((), dtype=torch.float64)}
         return adapt(phi, theta, log_prob_AN, made, scene, 0, config)

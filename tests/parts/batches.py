@@ -135,18 +135,18 @@ class Walked:
         scene = Scene.of(self.met.features(), self.config, theta_P, self.met.mazes(), len(self.mazes))
         phi, told = initial_phi(theta, self.mazes.cells, len(self.mazes), last, self.config), []
         for k, done in enumerate(self.walks):
-            at_N, row_N, move_N, *dreams = (
+            at_N, seen_N, move_N, *dreams = (
                 _index(array, theta_P)
-                for array in (done.at_N, done.row_N, done.move_N, done.known_N, done.hope_N, done.gain_N)
+                for array in (done.at_N, done.seen_N, done.move_N, done.known_N, done.hope_N, done.gain_N)
             )
-            score_AN, delta_AN = take(scores(phi.net, scene), row_N), take(phi.delta_AC, at_N)
+            score_AN, delta_AN = take(scores(phi.net, scene), seen_N), take(phi.delta_AC, at_N)
             told.append((phi, log_prob(score_AN, delta_AN, phi.dream_DG, *dreams)))
             if k < last:
                 steps = Steps.of(done, self.mazes, self.horizon_M)
                 known_JN = like(hindsight(steps, self.knowns[k + 1].way_C, last - k - 1, self.config), theta_P)
                 attempt_N, time_N = _index(steps.attempt_N, theta_P), _index(steps.time_N, theta_P)
                 pair_N = move_N * len(at_N) + _index(np.arange(len(at_N)), theta_P)
-                made = Made(steps.attempts, at_N, row_N, pair_N, attempt_N, time_N, known_JN)
+                made = Made(steps.attempts, at_N, seen_N, pair_N, attempt_N, time_N, known_JN)
                 phi = adapt(phi, theta, told[-1][1], made, scene, last - k - 1, self.config)
         return told
 

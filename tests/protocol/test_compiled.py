@@ -205,7 +205,7 @@ def test_situations_are_numbered_the_same(numpy_alone: pytest.MonkeyPatch) -> No
         again_with(numpy_alone)
         number_N, step_S = fast
         assert len(step_S) < len(number_N)
-        for field in ("at_N", "row_N", "known_N", "hope_N", "gain_N"):
+        for field in ("at_N", "seen_N", "known_N", "hope_N", "gain_N"):
             values = getattr(done, field)
             assert np.array_equal(values[step_S][number_N], values)
 

@@ -49,11 +49,11 @@ def test_log_prob_is_that_of_one_step_after_another(policy: dict[str, Any], own:
     scene = Scene.of(walked.met.features(), config, phi.delta_AC, walked.met.mazes(), 3)
     pasts, horizons, dreamt = [Past()] * 3, walked.horizon_M.tolist(), set()
     for done in walked.walks:
-        at_N, row_N, *dreams = (
+        at_N, seen_N, *dreams = (
             torch.from_numpy(array.astype(np.int64))
-            for array in (done.at_N, done.row_N, done.known_N, done.hope_N, done.gain_N)
+            for array in (done.at_N, done.seen_N, done.known_N, done.hope_N, done.gain_N)
         )
-        log_prob_AN = log_prob(take(scores(net, scene), row_N), take(phi.delta_AC, at_N), phi.dream_DG, *dreams)
+        log_prob_AN = log_prob(take(scores(net, scene), seen_N), take(phi.delta_AC, at_N), phi.dream_DG, *dreams)
         torch.testing.assert_close(log_prob_AN.exp().sum(0), torch.ones_like(log_prob_AN[0]))
         told = list(stepwise.attempts_at(drawings, done, np.zeros(len(at_N), np.float32), pasts, horizons, config))
         pasts = [past for _, past in told]

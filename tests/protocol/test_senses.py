@@ -80,11 +80,11 @@ def test_what_is_alike_has_one_number_and_numbers_follow_the_order_of_meeting(se
     for _ in range(4):
         before, at_W, last_W = met.count, rng.choice(free, 20), rng.integers(0, NO_MOVE + 1, 20).astype(np.int32)
         mark_WA = rng.integers(0, MARKS, (20, 4), np.int32)
-        row_W = met.rows(at_W, last_W, (mark_WA << np.arange(0, 4 * MARK_BITS, MARK_BITS)).sum(1, dtype=np.int32))
+        seen_W = met.numbers(at_W, last_W, (mark_WA << np.arange(0, 4 * MARK_BITS, MARK_BITS)).sum(1, dtype=np.int32))
         feature_UF, maze_U = met.features(), met.mazes()
         assert (maze_U is not None) == by_maze
         fresh = set()
-        for row, at, last, mark_A in zip(row_W.tolist(), at_W.tolist(), last_W.tolist(), mark_WA, strict=True):
+        for row, at, last, mark_A in zip(seen_W.tolist(), at_W.tolist(), last_W.tolist(), mark_WA, strict=True):
             maze, drawing, cell = places[at]
             wanted = [
                 *drawing.seen(cell, 1),

@@ -81,7 +81,7 @@ def all_that_is_known(walked: Walked, config: Config) -> list[npt.NDArray[Any]]:
     for k, done in enumerate(walked.walks):
         known: Known = walked.knowns[k + 1]
         steps = Steps.of(done, walked.mazes, walked.horizon_M)
-        arrays += [done.at_N, done.row_N, done.length_W, done.end_W, done.known_N, done.hope_N, done.gain_N]
+        arrays += [done.at_N, done.seen_N, done.length_W, done.end_W, done.known_N, done.hope_N, done.gain_N]
         arrays += [known.visited_C, known.way_C, hindsight(steps, known.way_C, 1, config)]
     for phi, log_prob_AN in walked.policies(random_theta(config)):
         arrays += [log_prob_AN, phi.delta_AC, phi.dream_DG, *phi.net.values()]

@@ -56,7 +56,7 @@ def assert_alike(
             robot = Robot(drawing, policy, past)
             while not robot.over(horizon):
                 assert made.at_N[step] == offsets[maze] + drawing.number(robot.cell)
-                assert feature_UF[made.row_N[step]].tolist() == robot.features()
+                assert feature_UF[made.seen_N[step]].tolist() == robot.features()
                 dream = Dream(members(made.known_N[step]), members(made.hope_N[step]), int(made.gain_N[step]))
                 assert dream == robot.dream()
                 robot.go(int(made.move_N[step]))
@@ -114,7 +114,7 @@ class Walked:
         """Of the four directions, before a step of the last attempt."""
         radius = self.sight.policy.radius
         first = (2 * radius + 1) ** 2 - 1 + 5
-        mark_EA = self.met.features()[self.walk.row_N[step], first : first + 24].reshape(6, 4)
+        mark_EA = self.met.features()[self.walk.seen_N[step], first : first + 24].reshape(6, 4)
         assert (mark_EA.sum(0) == 1).all()
         return [int(mark) for mark in mark_EA.argmax(0)]
 
