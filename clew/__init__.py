@@ -7,7 +7,7 @@ imported by the processes that `train` starts, and never here.
 
 # M mazes, C cells of all mazes, E attempts at each maze, W = M*E attempts, T steps of an attempt,
 # N steps of all attempts, A moves (up, right, down, left), F features of an observation, U distinct observations,
-# D kinds of dream, G gains of a dream, P parameters
+# D kinds of dream, G gains of a dream, H hidden units, P parameters
 
 from __future__ import annotations
 
@@ -154,7 +154,14 @@ class Robot:
         return tuple(phi.delta_AC.T.reshape(*self.maze.shape, -1) for phi in self._phis)
 
     def policy(self, cell: Sequence[int] | Ints, observation: Observation, attempt: int = -1) -> Floats:
-        """Computes the probability of each move [A] in a cell (row, column), in an attempt; the first is attempt 0."""
+        """Computes the probability of each move [A] in a cell (row, column), in an attempt; the first is attempt 0.
+
+        Raises ClewError for a recurrent policy, which is none of a cell: it depends on all that happened before.
+        """
+        if self._config.policy.kind == "recurrent":
+            raise ClewError(
+                "a recurrent policy is none of a cell: it depends on all that was before; see log_probs of a walk"
+            )
         phi, (row, column) = self._phis[attempt], cell
         at, nothing = [int(row) * self.maze.shape[1] + int(column)], np.zeros(0, np.float32)
         score_A1 = scores(phi.net, Scene.of(observation.features[None], self._config, nothing))
@@ -283,7 +290,8 @@ def _phi_of(phi: Phi, robot: int, grid: grids.Mazes, config: Config) -> Phi:
     cells = slice(int(grid.offset_M[robot]), int(grid.offset_M[robot] + grid.count_M[robot]))
     alone = config.inner.adapts == "all"
     net = {name: value[robot] if alone else value for name, value in phi.net.items()}
-    return Phi(net, phi.delta_AC[:, cells], phi.dream_DG)
+    state_MH = None if phi.state_MH is None else phi.state_MH[robot : robot + 1]
+    return Phi(net, phi.delta_AC[:, cells], phi.dream_DG, state_MH)
 
 
 def _curve(maze: Maze, walks: Sequence[Walk], horizon: int) -> Reals:

@@ -25,10 +25,11 @@ from learner.device import repeat_exactly
 from learner.journal import Journal
 from learner.lock import Lock
 from learner.metrics import LearnerMetrics, Live
-from learner.outer import Batch, Gradient, meta_gradient
+from learner.outer import Gradient, meta_gradient
 from learner.parallel import Team
 from learner.record import Record, finite
 from learner.rehearsal import rehearse
+from learner.stages import Batch
 from protocol import own
 from protocol.config import ClewError, Config
 from protocol.learning.inner import initial_theta, unflatten

@@ -64,7 +64,7 @@ class Lesson:
             steps = Steps.of(walk, mazes, horizon_M)
             situation_N, step_S = situations(walk, steps.attempts)
             known_JN = None
-            if stage < last:
+            if stage < last and config.policy.kind != "recurrent":
                 known_JN = hindsight(steps, replay.knowns[stage + 1].way_C, last - stage - 1, config)
             part = Part(
                 attempts=steps.attempts,

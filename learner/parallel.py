@@ -29,7 +29,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from learner.admission import Replay, admit_all
-from learner.outer import Batch, Figures, Gradient, Totals, meta_gradient
+from learner.outer import Figures, Gradient, Totals, meta_gradient
+from learner.stages import Batch
 from protocol.config import ClewError, Config
 from protocol.wire.frames import Limits, decode, encode
 from protocol.wire.messages import Bye, Message, Ping, Rollouts, Theta, Welcome

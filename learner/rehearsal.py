@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from learner.admission import admit
-from learner.outer import Batch, meta_gradient
+from learner.outer import meta_gradient
+from learner.stages import Batch
 from protocol.config import Config
 from protocol.learning.inner import initial_theta
 from protocol.learning.trial import lease_trial
@@ -26,12 +27,13 @@ def rehearse(config: Config, device: torch.device) -> None:
     """Computes everything that a learner computes, its audit included, with a few small mazes of each family."""
     begin_P = initial_theta(config)
     theta_P = begin_P + np.random.default_rng(0).normal(0, NOISE, len(begin_P)).astype(np.float32)
-    run = config.run.model_copy(update={"mazes": MAZES, "mazes_per_lease": MAZES})
+    run = config.run.model_copy(update={"mazes": MAZES, "mazes_per_lease": MAZES, "horizon_per_cell": 1.0})
+    inner = config.inner.model_copy(update={"steps": 1})
     for family in config.maze.families:
         side = min(config.maze.sides) if ":" in family else min(*config.maze.sides, SIDE)
         drawn = "perfect" if family == "file" else family
         maze = config.maze.model_copy(update={"family": drawn, "side": side, "min_distance": 1})
-        small = config.model_copy(update={"maze": maze, "run": run})
+        small = config.model_copy(update={"maze": maze, "inner": inner, "run": run})
         mazes, trial = lease_trial(theta_P, (0,), small)
         told = zip(trial.walks, trial.log_probs, strict=True)
         stages = tuple(Attempts(walk.length_W.astype(np.int32), walk.move_N, log_prob_N) for walk, log_prob_N in told)

@@ -145,7 +145,10 @@ class MazeConfig(Section):
 class PolicyConfig(Section):
     """The senses and the memory of the robot, and the network that makes a policy of them."""
 
-    hidden: Annotated[int, Field(ge=1, le=1024)] = 16  # hidden units of the one hidden layer
+    # fast-weights: a network of the observation, and fast weights of each cell, which the inner loop changes.
+    # recurrent: the network of RL², whose state is all that it learns; of `inner`, only `steps` counts.
+    kind: Literal["fast-weights", "recurrent"] = "fast-weights"
+    hidden: Annotated[int, Field(ge=1, le=1024)] = 16  # hidden units of the one hidden layer, or of the recurrent one
     # The robot senses which of the (2r+1)^2 - 1 cells around it are walls; at 0 it is blind, and remembers its bumps.
     radius: Annotated[int, Field(ge=0, le=4)] = 1
     # attempts: it marks where it has been, in this attempt and in earlier ones; none: it remembers only its last move.
@@ -161,6 +164,8 @@ class PolicyConfig(Section):
                 "a robot without memory has nothing to dream of; set policy.dreams to false, or policy.memory to "
                 "attempts"
             )
+        if self.dreams and self.kind == "recurrent":
+            raise ValueError("a recurrent policy has no use for dreams; set policy.dreams to false")
         return self
 
 
@@ -263,6 +268,20 @@ class Config(Section):
         """Lists the functions of the user's own that the config names, MODULE:FUNCTION, each once."""
         named = (*self.maze.families, self.inner.credit, *self.inner.credit_features)
         return tuple(dict.fromkeys(name for name in named if ":" in name))
+
+    @model_validator(mode="after")
+    def _one_attempt_at_a_time(self) -> Config:
+        """Refuses what a recurrent policy, whose state goes through the attempts one by one, cannot do."""
+        if self.policy.kind == "recurrent":
+            for name, attempts in (("inner", self.inner.attempts), ("outer", self.outer.attempts)):
+                if attempts > 1:
+                    raise ValueError(
+                        f"a recurrent policy makes one attempt after another, not {attempts} at a time; "
+                        f"set {name}.attempts to 1"
+                    )
+            if self.inner.adapts == "all":
+                raise ValueError("a recurrent policy adapts its state alone; set inner.adapts to cells")
+        return self
 
     @model_validator(mode="after")
     def _counts_once(self) -> Config:

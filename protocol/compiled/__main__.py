@@ -21,6 +21,9 @@ def main() -> None:
     replay(met, known, horizons(mazes, config), first.length_W, first.move_N)
     if machine := compiled("credit"):
         machine.numbered(first.at_N)
+    state = {"policy": {"kind": "recurrent", "dreams": False}, "inner": {"steps": 1}}
+    recurrent = Config.model_validate(state | {"run": {"mazes": 1, "mazes_per_lease": 1}})
+    lease_trial(initial_theta(recurrent), (0,), recurrent)
     print(f"numba {'has compiled the walk' if machine else 'is not there; all runs without it, several times slower'}")
 
 

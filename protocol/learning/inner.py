@@ -21,7 +21,7 @@ import numpy as np
 
 from protocol.compiled import compiled
 from protocol.config import Config
-from protocol.learning import policy
+from protocol.learning import policy, recurrent
 from protocol.learning.arrays import Array, exp, fixed, is_torch, like, product, relu, sum_by, take
 from protocol.learning.credit import ADVANTAGE, HINDSIGHT
 from protocol.learning.exact import log
@@ -62,8 +62,11 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
     `policy.*` is the network, `step_size.*` is alpha, `keep` says how much of the fast weights stays, and `credit.*`
     and `dream.*` are the credit networks of what was done and of what was dreamt.
     """
-    inner, net = config.inner, policy.shapes(config)
+    recurs = config.policy.kind == "recurrent"
+    inner, net = config.inner, (recurrent if recurs else policy).shapes(config)
     theta = {f"policy.{name}": shape for name, shape in net.items()}
+    if recurs:
+        return theta  # its state is all that it learns
     if inner.rule != "sgd":
         theta["step_size.cells"] = (1,)
         if inner.adapts == "all":
@@ -96,7 +99,7 @@ def initial_theta(config: Config) -> Floats:
         elif leaf == "bias" or name in ("keep", "credit.out", "dream.out"):
             part = np.zeros(shape)
         else:
-            part = rng.normal(size=shape) / math.sqrt(shape[0] if leaf == "out" else 6)  # some six features are 1
+            part = rng.normal(size=shape) / math.sqrt(6 if leaf == "in" else shape[0])  # some six features are 1
         parts.append(part.ravel())
     return np.concatenate(parts).astype(np.float32)
 
@@ -113,7 +116,10 @@ def alpha(theta: Theta, name: str, config: Config) -> Array:
 
 def initial_phi(theta: Theta, cells: int, mazes: int, attempts_left: int, config: Config) -> Phi:
     """Makes the policies that M mazes with C cells start with: one network, no fast weights."""
-    net = {name: theta[f"policy.{name}"] for name in policy.shapes(config)}
+    net = {name.removeprefix("policy."): value for name, value in theta.items() if name.startswith("policy.")}
+    if config.policy.kind == "recurrent":
+        sizes = (A, cells), (DREAMS, GAINS), (mazes, config.policy.hidden)
+        return Phi(net, *(like(np.zeros(size, np.float32), theta["policy.in"]) for size in sizes))
     if config.inner.adapts == "all":
         net = {name: value[None] + _zeros(value, mazes) for name, value in net.items()}
     return Phi(net, like(np.zeros((A, cells), np.float32), theta["policy.in"]), dreams(theta, attempts_left, config))

@@ -49,6 +49,17 @@ def uniform(key_W: Keys, time: int) -> Wide:
     return number_W
 
 
+def drawn(odds_AW: Wide, key_W: Keys, time: int) -> Bytes:
+    """Draws a move for each walker [W] with these odds [A, W], whatever their sums are."""
+    up_W, right_W, down_W, left_W = odds_AW
+    bounds = up_W, up_W + right_W, up_W + right_W + down_W
+    number_W = uniform(key_W, time) * (bounds[-1] + left_W)
+    move_W = np.zeros(len(number_W), np.uint8)
+    for bound_W in bounds:
+        move_W += number_W >= bound_W
+    return move_W
+
+
 def scene_of(met: Observations, seen_U: Indices, config: Config) -> Scene:
     """Collects the observations with these numbers, as a network reads them."""
     real = np.zeros(0, np.float32)
@@ -145,13 +156,7 @@ class Player:
             odds_AW *= self._dreamt(odds_AW, here.dream)
         elif factor_AW is not None:
             odds_AW *= factor_AW
-        up_W, right_W, down_W, left_W = odds_AW
-        bounds = up_W, up_W + right_W, up_W + right_W + down_W
-        drawn_W = uniform(self._key_W[here.walker_W], here.time) * (bounds[-1] + left_W)
-        move_W = np.zeros(len(drawn_W), np.uint8)
-        for bound_W in bounds:
-            move_W += drawn_W >= bound_W
-        return move_W
+        return drawn(odds_AW, self._key_W[here.walker_W], here.time)
 
     def _dreamt(self, odds_AW: Wide, dream: Dream) -> Wide:
         """Computes the factors by which dreams change the odds [A, W]: e^(strength * (share - pi))."""

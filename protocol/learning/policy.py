@@ -2,7 +2,7 @@
 
 Every move is scored by one and the same network, which sees the observation turned so that this move is ahead: what is
 learned in a corridor that leads down holds in one that leads to the right. It runs once for each distinct observation,
-never once for each step. A policy that must be evaluated step by step (a recurrent one) would replace `log_prob`.
+never once for each step. The recurrent policy, which must be evaluated step by step, is in `recurrent.py`.
 """
 
 # M mazes, C cells of all mazes, U distinct observations, F features of an observation, H hidden units, N steps of all
@@ -62,6 +62,7 @@ class Phi:
     net: Net
     delta_AC: Array  # [A, C] the fast weights
     dream_DG: Array  # [D, G] how strongly a dream of each kind and gain is followed, in nats
+    state_MH: Array | None = None  # [M, H] the state of a recurrent network in each maze
 
 
 def shapes(config: Config) -> dict[str, tuple[int, ...]]:
@@ -74,7 +75,12 @@ def scores(net: Net, scene: Scene) -> Array:
     """Computes the network's score of each move in each observation [A, U]."""
     out = net["out"] if scene.member_UM is None else _own(net["out"], scene.member_UM)
     score_AU = turned(product(hidden(net, scene), out[..., None]).reshape(-1, A))
-    return score_AU * scene.open_AU + (SHUT + fixed(least(score_AU))) * (1 - scene.open_AU)
+    return shut(score_AU, scene.open_AU)
+
+
+def shut(score_AU: Array, open_AU: Array) -> Array:
+    """Gives moves that lead into a wall that is sensed, where `open_AU` is 0, a score that rules them out."""
+    return score_AU * open_AU + (SHUT + fixed(least(score_AU))) * (1 - open_AU)
 
 
 def hidden(net: Net, scene: Scene) -> Array:

@@ -4,7 +4,8 @@ It is a pure function of theta, seed and config. Actors compute it, and so does 
 """
 
 # M mazes, C cells of all mazes, N steps of all attempts, S situations (see inner.Made), U distinct observations,
-# A moves, K inner steps, J facts that hindsight knows of a step, D kinds of dream, G gains of a dream, P parameters
+# A moves, K inner steps, J facts that hindsight knows of a step, D kinds of dream, G gains of a dream, P parameters,
+# H hidden units, W walkers
 
 from __future__ import annotations
 
@@ -14,13 +15,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from protocol.config import Config
+from protocol.learning import recurrent
 from protocol.learning.arrays import take
 from protocol.learning.credit import Steps, hindsight, horizons
-from protocol.learning.inner import Made, adapt, initial_phi, situations, unflatten
+from protocol.learning.inner import Made, Theta, adapt, initial_phi, situations, unflatten
 from protocol.learning.play import Scores, keys, play, scene_of
 from protocol.learning.policy import Phi, Scene, log_prob
 from protocol.world import families
-from protocol.world.cells import Floats, Ints
+from protocol.world.cells import EXIT, Floats, Ints
 from protocol.world.maze import Mazes
 from protocol.world.memory import Known
 from protocol.world.senses import Observations, Sight
@@ -71,6 +73,8 @@ def attempt_and_adapt(
     """
     theta, inner = unflatten(theta_P, config), config.inner
     horizon_M = horizons(mazes, config) if horizon_M is None else horizon_M
+    if config.policy.kind == "recurrent":
+        return _recurrent_trial(theta, mazes, rng, config, horizon_M, finished)
     met = Observations(Sight.of(mazes, config.policy), by_maze=inner.adapts == "all")
     phis = [initial_phi(theta, mazes.cells, len(mazes), inner.steps, config)]
     knowns = [Known.nothing(mazes.cells)]
@@ -98,9 +102,36 @@ def attempt_and_adapt(
             made = Made(each, at_S, seen_S, pair_N, steps.attempt_N, steps.time_N, known_JN)
             phis.append(adapt(phi, theta, log_prob_AS, made, scene, left - 1, config))
         finished("adaptation")
+    return _trial(met, walks, log_probs, phis, knowns)
+
+
+def _recurrent_trial(
+    theta: Theta, mazes: Mazes, rng: np.random.Generator, config: Config, horizon_M: Ints, finished: Finished
+) -> Trial:
+    """Makes K + 1 attempts at each maze with the recurrent policy, whose state goes on from one to the next."""
+    met, knowns = Observations(Sight.of(mazes, config.policy)), [Known.nothing(mazes.cells)]
+    phis = [initial_phi(theta, mazes.cells, len(mazes), config.inner.steps, config)]
+    walks, log_probs = [], []
+    for left in reversed(range(config.inner.steps + 1)):
+        done, log_prob_N, state_MH = recurrent.play(phis[-1], met, knowns[-1], horizon_M, keys(len(mazes), rng))
+        walks.append(done)
+        log_probs.append(log_prob_N)
+        finished("rollouts")
+        if left:
+            knowns.append(learned(met.sight, knowns[-1], done))
+            found_M = (mazes.cell_C[done.end_W] == EXIT).astype(np.float32)
+            phis.append(recurrent.adapt(phis[-1], state_MH, found_M))
+        finished("adaptation")
+    return _trial(met, walks, log_probs, phis, knowns)
+
+
+def _trial(
+    met: Observations, walks: Sequence[Walk], log_probs: Sequence[Floats], phis: Sequence[Phi], knowns: Sequence[Known]
+) -> Trial:
+    """Puts a trial together; the numbers of its observations do not depend on when they were met."""
     _, rank_U = met.order()
-    walks = [replace(done, seen_N=rank_U[done.seen_N]) for done in walks]
-    return Trial(tuple(walks), tuple(log_probs), tuple(phis), tuple(knowns))
+    ordered = tuple(replace(done, seen_N=rank_U[done.seen_N]) for done in walks)
+    return Trial(ordered, tuple(log_probs), tuple(phis), tuple(knowns))
 
 
 def _scene(met: Observations, seen_S: Ints, config: Config) -> tuple[Ints, Scene | None]:

@@ -11,7 +11,7 @@ import torch
 
 from actors.rollout import collect
 from learner.admission import admit
-from learner.outer import Batch
+from learner.stages import Batch
 from protocol.config import Config
 from protocol.learning.arrays import take
 from protocol.learning.credit import Steps, horizons

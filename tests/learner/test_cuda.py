@@ -8,7 +8,8 @@ import torch
 from actors.actor import work_on
 from learner.admission import admit
 from learner.device import find_device
-from learner.outer import Batch, Gradient, meta_gradient
+from learner.outer import Gradient, meta_gradient
+from learner.stages import Batch
 from protocol.config import Config
 from protocol.learning.inner import initial_theta
 from protocol.wire.messages import Lease

@@ -18,7 +18,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.outer import Batch, meta_gradient
+from learner.outer import meta_gradient
+from learner.stages import Batch
 from protocol.config import Config
 from protocol.learning.arrays import take
 from protocol.learning.credit import Steps, hindsight, horizons

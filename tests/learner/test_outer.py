@@ -13,7 +13,8 @@ from torch import Tensor
 from actors.rollout import collect
 from learner import baseline
 from learner.admission import Replay, admit
-from learner.outer import Batch, Totals, after_adaptation, meta_gradient, meta_objective
+from learner.outer import Totals, after_adaptation, meta_gradient, meta_objective
+from learner.stages import Batch
 from protocol.config import Config
 from protocol.learning.inner import initial_theta, shapes, unflatten
 from protocol.wire.messages import Rollouts

@@ -22,8 +22,9 @@ from deploy.command.train import train
 from learner import checkpoint, parallel
 from learner.admission import Replay, admit
 from learner.ascent import Floats
-from learner.outer import Batch, Totals, meta_gradient
+from learner.outer import Totals, meta_gradient
 from learner.parallel import RankError, Seat, Team, follow, shares
+from learner.stages import Batch
 from protocol.config import ClewError, Config
 from protocol.learning.inner import adapt, initial_phi, initial_theta, unflatten
 from protocol.learning.policy import scores

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from learner import baseline
 from learner.admission import Replay, admit
-from learner.outer import Batch, Totals, after_adaptation
+from learner.outer import Totals, after_adaptation
+from learner.stages import Batch
 from protocol.config import Config
 from protocol.learning.arrays import Array, is_torch, like, take
 from protocol.learning.credit import Steps, hindsight, horizons

@@ -40,6 +40,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "every parameter": {"inner": {"adapts": "all", "rule": "meta-sgd", "steps": 2}},
     "traps": {"maze": {"family": "blocks", "traps": 0.2, "exits": 2}},
     "several attempts": {"inner": {"attempts": 3, "steps": 2}, "outer": {"attempts": 2}, "maze": {"family": "rooms"}},
+    "recurrent": {"policy": {"kind": "recurrent", "dreams": False}, "inner": {"steps": 2}},
     "out of time": {"run": {"horizon_per_cell": 1.0}, "maze": {"family": "braided", "side": 15}},
     "many observations": {"policy": {"radius": 4}, "maze": {"family": "blocks", "side": 31}, "inner": {"steps": 1}},
 }

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from learner.admission import admit
-from learner.outer import Batch, Totals, meta_objective
+from learner.outer import Totals, meta_objective
+from learner.stages import Batch
 from protocol.config import Config
 from protocol.learning.credit import Steps, horizons
 from protocol.learning.inner import adapt, initial_phi, unflatten

@@ -308,7 +308,8 @@ import resource, sys
 import numpy as np
 import torch
 from learner.admission import admit
-from learner.outer import Batch, meta_gradient
+from learner.outer import meta_gradient
+from learner.stages import Batch
 from learner.rehearsal import rehearse
 from protocol.config import Config
 from protocol.learning.inner import initial_theta

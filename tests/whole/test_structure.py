@@ -71,6 +71,7 @@ LETTERS: dict[str, str | tuple[str, ...]] = {  # what a letter of a shape means,
     "W": ("walkers", "attempts"),  # each walker makes one attempt
     "X": ("cells of all mazes that meet a condition", "rooms of all mazes that meet a condition"),
     "Y": ("cells of all walkers", "cells of all attempts"),
+    "Z": "gates",
 }
 SOURCES = sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
 FORMAL = {"protocol", "actors", "learner", "clew"}
