@@ -16,7 +16,6 @@ from protocol.config import Config
 from protocol.learning.inner import initial_theta
 from protocol.wire.messages import Lease
 
-
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "cells": {"inner": {"attempts": 4, "steps": 2}, "outer": {"attempts": 4}},
     "all": {"inner": {"attempts": 4, "steps": 2, "adapts": "all"}, "outer": {"attempts": 4}},
