@@ -109,4 +109,4 @@ class Batch:
 def joined(parts: Iterable[Any], firsts: Iterable[int]) -> npt.NDArray[Any]:
     """Joins the numbers of several leases, each counted on from its first."""
     moved = [part + first if first else part for part, first in zip(parts, firsts, strict=False)]
-    return np.concatenate(moved, axis=-1)
+    return np.concatenate(moved, axis=-1) if len(moved) > 1 else moved[0]

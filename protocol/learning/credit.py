@@ -47,15 +47,14 @@ class Steps:
         attempts = len(walk.length_W) // len(mazes)
         end_W = np.cumsum(walk.length_W)
         attempt_N = np.repeat(np.arange(len(walk.length_W)), walk.length_W)
-        seen_N = np.arange(len(walk.move_N))
-        left_N = end_W[attempt_N] - seen_N
+        left_N = np.repeat(end_W, walk.length_W) - np.arange(len(walk.move_N))
         return Steps(
             walk=walk,
             mazes=mazes,
             attempts=attempts,
             maze_W=np.repeat(np.arange(len(mazes)), attempts),
             attempt_N=attempt_N,
-            time_N=walk.length_W[attempt_N] - left_N,
+            time_N=np.repeat(walk.length_W, walk.length_W) - left_N,
             left_N=left_N,
             found_W=mazes.cell_C[walk.end_W] == EXIT,
             horizon_W=np.repeat(horizon_M, attempts),
@@ -68,7 +67,7 @@ class Steps:
 
     def returns_to_go(self, discount: float) -> Floats:
         """Computes the discounted return from each step on [N]: found * gamma^(T-1-t)."""
-        togo_N: Floats = self.found_W[self.attempt_N] * self._discounts(discount)[self.left_N]
+        togo_N: Floats = np.repeat(self.found_W, self.walk.length_W) * self._discounts(discount).take(self.left_N)
         return togo_N
 
     def _discounts(self, discount: float) -> Floats:
@@ -101,7 +100,7 @@ def cell_advantage(togo_N: Floats, at_N: Indices, cells: int) -> Floats:
     """
     visits_C, total_C = np.bincount(at_N, minlength=cells), np.bincount(at_N, togo_N, cells)
     mean_C = (total_C / np.maximum(visits_C, 1)).astype(np.float32)
-    advantage_N: Floats = togo_N - mean_C[at_N]
+    advantage_N: Floats = togo_N - mean_C.take(at_N)
     return advantage_N
 
 
