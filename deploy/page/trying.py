@@ -33,6 +33,7 @@ DIGITS = 4  # of fast weights, behind the point
 class Attempt:
     """One attempt, and what the robot knew and had learned. A cell is row * columns + column."""
 
+    learned: int  # how many of the attempts before it the robot has adapted to
     found: bool  # it reached an exit
     cells: list[int]  # [T + 1] from the start to where it ended
     moves: list[int]  # [T] 0 up, 1 right, 2 down, 3 left
@@ -113,7 +114,7 @@ def _attempts(portion: study.Portion, trial: Trial, config: Config) -> Iterator[
     mazes = portion.mazes
     sight = Sight.of(mazes, config.policy)
     met = Observations(sight)
-    for walk, known, phi in zip(trial.walks, trial.knowns, trial.phis, strict=True):
+    for stage, (walk, known, phi) in enumerate(zip(trial.walks, trial.knowns, trial.phis, strict=True)):
         seen_N = replay(met, known, portion.horizon_N, walk.length_W, walk.move_N).seen_N
         marks_N4 = FOUR_MARKS[met.key_O[seen_N] & ALL_MARKS]
         weights = _weights(phi)
@@ -123,6 +124,7 @@ def _attempts(portion: study.Portion, trial: Trial, config: Config) -> Iterator[
             cells, moves = [*walk.at_N[steps].tolist(), last], walk.move_N[steps].tolist()
             known_T, hope_T = walk.known_N[steps].tolist(), walk.hope_N[steps].tolist()
             yield Attempt(
+                learned=stage * config.inner.attempts,
                 found=bool(mazes.cell_C[last] == EXIT),
                 cells=cells,
                 moves=moves,
