@@ -244,6 +244,9 @@ await attempt(async () => {
   of("attempts").max = told.most_attempts;
   show();
   if (location.hash === "#watch") turnTo("watch");
-  if (!fromAddress()) await newMaze();
+  if (fromAddress()) return;
+  const fault = of("message").textContent;
+  await newMaze();
+  if (fault) say(fault, true);
 });
 document.documentElement.dataset.ready = "true";
