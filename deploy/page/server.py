@@ -44,7 +44,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**53)]  # JavaScript's numbers are exact u
 
 
 class Wanted(BaseModel):
-    """What the page sends."""
+    """A request of the page."""
 
     model_config = ConfigDict(extra="forbid")
 
