@@ -43,6 +43,11 @@ export class Board {
     this.marks(this.view);
   }
 
+  /** A share of a cell's size, in pixels, and no less than can be seen. */
+  part(share, least) {
+    return Math.max(share * this.size, least * devicePixelRatio);
+  }
+
   /** The middle of a cell, in pixels. */
   at(cell) {
     const { columns } = this.view.maze;
@@ -92,7 +97,7 @@ export class Board {
       const [x, y] = this.at(cell);
       const [dx, dy] = [right, down].map((part) => part * this.size * 0.4);
       const [tip, tail] = [[x + dx, y + dy], [x - dx, y - dy]];
-      const width = Math.max(1, this.size * 0.07);
+      const width = this.part(0.07, 1);
       this.path([tail, tip], width, colour);
       const barb = (turn) => {
         const angle = Math.atan2(dy, dx) + turn;
@@ -117,7 +122,7 @@ export class Board {
     for (let begin = 0; begin < points.length - 1; begin += each) {
       const share = Math.round((100 * begin) / points.length);
       const shade = `color-mix(in srgb, ${to} ${share}%, ${from})`;
-      this.path(points.slice(begin, begin + each + 1), Math.max(1, this.size * 0.11), shade);
+      this.path(points.slice(begin, begin + each + 1), this.part(0.11, 1.5), shade);
     }
   }
 
@@ -130,40 +135,40 @@ export class Board {
       const isAcross = one[1] === other[1]; // the dots of a passage stand side by side, across it
       const apart = times > 1 ? this.size * 0.13 : 0;
       for (const side of times > 1 ? [-1, 1] : [0]) {
-        this.disc(x + (isAcross ? 0 : side * apart), y + (isAcross ? side * apart : 0), this.size * 0.06, colour);
+        this.disc(x + (isAcross ? 0 : side * apart), y + (isAcross ? side * apart : 0), this.part(0.06, 0.6), colour);
       }
     }
   }
 
   known(cells) {
-    this.path(cells.map((cell) => this.at(cell)), this.size * 0.16, this.colour("known"), [0.01, this.size * 0.34]);
+    this.path(cells.map((cell) => this.at(cell)), this.part(0.16, 2), this.colour("known"), [0.01, this.part(0.34, 4)]);
   }
 
   hopeful(cells) {
     const points = cells.map((cell) => this.at(cell).map((middle) => middle + this.size * 0.14));
-    this.path(points, this.size * 0.1, this.colour("hopeful"), [this.size * 0.2, this.size * 0.25]);
+    this.path(points, this.part(0.1, 1.5), this.colour("hopeful"), [this.part(0.2, 3), this.part(0.25, 4)]);
   }
 
   /** Start, exits and traps, the robot, and the cell that the keyboard draws in. */
   marks({ maze, robot, cursor }) {
     const [x, y] = this.at(maze.start);
     this.pen.strokeStyle = this.colour("start");
-    this.pen.lineWidth = this.size * 0.14;
+    this.pen.lineWidth = this.part(0.14, 1.5);
     this.pen.beginPath();
-    this.pen.arc(x, y, this.size * 0.3, 0, 2 * Math.PI);
+    this.pen.arc(x, y, this.part(0.3, 3.5), 0, 2 * Math.PI);
     this.pen.stroke();
     maze.kinds.forEach((kind, cell) => {
       if (kind === EXIT) this.star(cell);
       if (kind === TRAP) this.cross(cell);
     });
     if (robot !== undefined) {
-      this.disc(...this.at(robot), this.size * 0.3, this.colour("ink"));
-      this.disc(...this.at(robot), this.size * 0.24, this.colour("robot"));
+      this.disc(...this.at(robot), this.part(0.3, 4.5), this.colour("ink"));
+      this.disc(...this.at(robot), this.part(0.24, 3.5), this.colour("robot"));
     }
     if (cursor !== undefined) {
       const [left, top] = this.at(cursor).map((middle) => middle - this.size / 2);
       this.pen.strokeStyle = this.colour("robot");
-      this.pen.lineWidth = Math.max(3, this.size * 0.12);
+      this.pen.lineWidth = this.part(0.12, 2);
       this.pen.strokeRect(left, top, this.size, this.size);
     }
   }
@@ -173,7 +178,7 @@ export class Board {
     this.pen.fillStyle = this.colour("exit");
     this.pen.beginPath();
     for (let point = 0; point < 10; point++) {
-      const radius = this.size * (point % 2 ? 0.18 : 0.44);
+      const radius = this.part(0.44, 6) * (point % 2 ? 0.4 : 1);
       const angle = (point * Math.PI) / 5 - Math.PI / 2;
       this.pen.lineTo(x + radius * Math.cos(angle), y + radius * Math.sin(angle));
     }

@@ -157,7 +157,7 @@ function show() {
   const there = Math.min(step, way.length - 1);
   boards.explorer.show({ maze, trail: way.slice(0, there + 1), robot: way[there] });
   caption("robot-says", `The robot, attempt ${number + 1} of ${trial.attempts.length}`, time, one.cells, one.found);
-  const name = number && trial.explorer.found ? "The explorer, on the best way that it knows" : "The explorer, first attempt";
+  const name = number && trial.explorer.found ? "The explorer, on its best known way" : "The explorer, first attempt";
   caption("explorer-says", name, there, way, trial.explorer.found);
   [...of("results").querySelectorAll("tbody tr")].forEach((row, at) => row.classList.toggle("now", at === number));
 }

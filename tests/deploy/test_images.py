@@ -89,7 +89,7 @@ def test_an_actor_needs_no_torch(images: Images) -> None:
 
 
 def test_a_page_needs_no_torch_and_shows_what_ships(images: Images) -> None:
-    assert inside(images.page, "find /opt/clew /usr -iname '*torch*'") == ""
+    assert inside(images.page, "find /opt/clew /usr -type d -name 'torch*'") == ""
     shown = "from deploy.page.shipped import load; print(load().update)"
     assert inside(images.page, f'python -c "{shown}"') == "1000"
 

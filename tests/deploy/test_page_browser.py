@@ -284,7 +284,7 @@ def test_the_run_is_watched_as_it_goes_on(page: Page, served: Served) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 700, 1600])
+@pytest.mark.parametrize("width", [320, 700, 1280])
 def test_it_fits_screens_of_any_width_in_the_dark_and_in_the_light(page: Page, scheme: Any, width: int) -> None:
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 800})
