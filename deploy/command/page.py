@@ -18,7 +18,7 @@ log = logging.getLogger("clew")
 def page(
     run_dir: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN_DIR]", help="The run's directory; if not given, what ships with clew."),
+        typer.Argument(metavar="RUN_DIR", help="The run's directory; if not given, what ships with clew."),
     ] = None,
     port: Annotated[
         int, typer.Option(min=0, max=65_535, help="Serve the page on this port; 0 is any free port.")

@@ -172,7 +172,8 @@ function caption(id, name, time, cells, found) {
 async function about() {
   const told = await ask("/about");
   const updates = `${told.update.toLocaleString("en")} of ${told.updates.toLocaleString("en")} updates`;
-  of("run").textContent = told.is_own ? `run ${told.run}, ${updates}` : `parameters that ship with clew, ${updates}`;
+  const waits = told.waits_for ? `; ${told.waits_for} has no checkpoint so far` : "";
+  of("run").textContent = told.is_own ? `run ${told.run}, ${updates}` : `parameters that ship with clew, ${updates}${waits}`;
   return told;
 }
 

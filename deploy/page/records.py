@@ -64,6 +64,9 @@ class History:
             record = Record.of(line)
         except ValueError:
             return
+        if self.points and record.update <= self.points[-1].update:  # cut back, and longer again since
+            self.points = [kept for kept in self.points if kept.update < record.update]
+            self.beginnings += 1
         if record.update % self._stride:
             return
         self.points.append(point(record))

@@ -7,16 +7,17 @@ import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 
 import clew
-from deploy.page import guard, records, shipped, trying
+from deploy.page import guard, records, server, shipped, trying
 from deploy.page.dreams import Line
 from deploy.page.records import History
 from deploy.page.trying import tried
@@ -177,7 +178,8 @@ def test_the_command_beside_the_shipped_parameters_makes_such_a_file(trained: Pa
 
 def test_until_there_is_a_run_the_page_shows_what_ships_and_then_the_run(trained: Path, tmp_path: Path) -> None:
     with serving("later", folder=tmp_path) as page:
-        assert not page.get("/about").told["is_own"]
+        told = page.get("/about").told
+        assert (told["is_own"], told["waits_for"]) == (False, "later")
         (tmp_path / "later").symlink_to(trained)
         told = page.get("/about").told
         assert (told["is_own"], told["update"], told["updates"]) == (True, 10, 10)
@@ -205,6 +207,22 @@ def test_the_stream_tells_what_there_is_and_what_comes_and_begins_anew_where_rec
         assert next(coming) == ("points", [list(records.point(record_of(update))) for update in (3, 4)])
         file.write_bytes(record_of(1).line)
         assert next(coming) == ("history", [list(records.point(record_of(1)))])
+
+
+def test_records_that_were_cut_back_and_written_again_are_kept_once(tmp_path: Path) -> None:
+    file, history = tmp_path / "updates.jsonl", History(tmp_path)
+    file.write_bytes(b"".join(record_of(update).line for update in range(1, 8)))
+    history.refresh()
+    file.write_bytes(b"".join(record_of(update).line for update in range(1, 4)))
+    with file.open("ab") as again:
+        again.write(b"".join(record_of(update).line for update in range(4, 20)))
+    history.refresh()
+    assert history.beginnings == 1
+    with file.open("ab") as again:
+        again.write(b"".join(record_of(update).line for update in range(15, 30)))
+    history.refresh()
+    assert [point.update for point in history.points] == list(range(1, 30))
+    assert history.beginnings == 2
 
 
 def test_a_long_history_is_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,6 +334,37 @@ def test_connections_that_say_nothing_keep_nobody_out(page: Served) -> None:
         for _ in range(3 * guard.CONNECTIONS):
             stack.enter_context(closing(socket.create_connection(("127.0.0.1", page.port), DEADLINE_S)))
         assert page.get("/about").status == 200
+
+
+@contextmanager
+def in_a_thread() -> Iterator[int]:
+    """A page of this process, so that a test can shorten its times; yields its port."""
+    with server.listening("127.0.0.1", 0) as listener:
+        running = server.Server(server.Page(None), "127.0.0.1")
+        thread = Thread(target=running.run, args=([listener],))
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            running.should_exit = True
+            thread.join(DEADLINE_S)
+
+
+def answer_to(port: int, said: bytes) -> bytes:
+    """What comes back until the server hangs up."""
+    with closing(socket.create_connection(("127.0.0.1", port), DEADLINE_S)) as connection:
+        connection.sendall(said)
+        return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+def test_who_sends_a_request_too_slowly_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "HEAD_S", 0.1)
+    monkeypatch.setattr(guard, "BODY_S", 0.1)
+    head = b"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\nConnection: close\r\n\r\n"
+    with in_a_thread() as port:
+        assert answer_to(port, b"") == b""
+        assert answer_to(port, b"GET /about HTTP/1.1\r\nHost: loc") == b""
+        assert answer_to(port, b"POST /try HTTP/1.1\r\n" + head + b"{").startswith(b"HTTP/1.1 408 ")
 
 
 def test_more_watchers_than_there_is_room_for_are_told_so(page: Served) -> None:
