@@ -198,6 +198,7 @@ function turnTo(part) {
   stream?.close();
   of("charts").replaceChildren();
   stream = part === "watch" ? watch(of("charts"), of("watching")) : null;
+  about().catch(() => {});
 }
 
 function listen() {
@@ -250,4 +251,5 @@ await attempt(async () => {
   await newMaze();
   if (fault) say(fault, true);
 });
+setInterval(() => document.hidden || about().catch(() => {}), 10_000); // the run goes on
 document.documentElement.dataset.ready = "true";

@@ -28,7 +28,7 @@ from protocol.config import ClewError
 from protocol.world.memory import MOST_GAIN, NO_EXIT, NO_WAY
 from protocol.world.senses import MARKS
 from tests import ROOT
-from tests.deploy.test_cli import assert_refused, trained
+from tests.deploy.test_cli import assert_refused, trained, wait_until
 from tests.deploy.test_cli import clew as command
 from tests.parts.deadline import DEADLINE_S
 from tests.parts.page import JSON, Served, events, serving
@@ -379,6 +379,13 @@ def test_more_watchers_than_there_is_room_for_are_told_so(page: Served) -> None:
                 answer.readline()  # the stream has begun
             found.append(answer.status)
     assert found == [200] * 16 + [503]
+
+    def is_let_in() -> bool:
+        with closing(page.connect()) as connection:
+            connection.request("GET", "/watch")
+            return connection.getresponse().status == 200
+
+    wait_until(is_let_in)  # those who have left make room
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(page: Served, tmp_path: Path) -> None:
