@@ -142,26 +142,23 @@ class Page:
     async def _events(self) -> AsyncIterator[str]:
         """Yields server-sent events: `history` with all points, then `points` with those that are new."""
         self._watchers += 1
-        loop = asyncio.get_running_loop()
-        beginnings, last, told_at = -1, 0, loop.time()
+        now = asyncio.get_running_loop().time
+        beginnings, last, told_at = -1, 0, now()
         try:
             while not self.is_ending:
                 async with self._refreshing:
                     more = await asyncio.to_thread(self._history.refresh)
-                points, is_anew = self._history.points, self._history.beginnings != beginnings
-                fresh = points if is_anew else [point for point in points if point.update > last]
-                if not more and (fresh or is_anew):
+                is_anew = self._history.beginnings != beginnings
+                fresh = [point for point in self._history.points if is_anew or point.update > last]
+                if more:
+                    continue
+                if fresh or is_anew:  # what is told is noted first: while it is sent, others refresh
+                    beginnings, last, told_at = self._history.beginnings, fresh[-1].update if fresh else 0, now()
                     yield f"event: {'history' if is_anew else 'points'}\ndata: {json.dumps(fresh)}\n\n"
-                    beginnings, last, told_at = (
-                        self._history.beginnings,
-                        points[-1].update if points else 0,
-                        loop.time(),
-                    )
-                elif loop.time() - told_at > QUIET_S:
+                elif now() - told_at > QUIET_S:
+                    told_at = now()
                     yield ": nothing new\n\n"
-                    told_at = loop.time()
-                if not more:
-                    await asyncio.sleep(POLL_S)
+                await asyncio.sleep(POLL_S)
         finally:
             self._watchers -= 1
 

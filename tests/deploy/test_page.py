@@ -209,6 +209,26 @@ def test_the_stream_tells_what_there_is_and_what_comes_and_begins_anew_where_rec
         assert next(coming) == ("history", [list(records.point(record_of(1)))])
 
 
+def test_all_who_watch_are_told_of_every_update(tmp_path: Path) -> None:
+    file = tmp_path / "updates.jsonl"
+    file.write_bytes(b"")
+    with serving(tmp_path, folder=tmp_path) as page, ExitStack() as stack:
+        streams = []
+        for _ in range(3):
+            connection = stack.enter_context(closing(page.connect()))
+            connection.request("GET", "/watch")
+            streams.append(events(iter(connection.getresponse())))
+            assert next(streams[-1]) == ("history", [])
+        for update in range(1, 300):
+            with file.open("ab") as added:
+                added.write(record_of(update).line)
+        for stream in streams:
+            told: list[int] = []
+            while len(told) < 299:
+                told += [point[0] for point in next(stream)[1]]
+            assert told == list(range(1, 300))
+
+
 def test_records_that_were_cut_back_and_written_again_are_kept_once(tmp_path: Path) -> None:
     file, history = tmp_path / "updates.jsonl", History(tmp_path)
     file.write_bytes(b"".join(record_of(update).line for update in range(1, 8)))
