@@ -28,7 +28,7 @@ test: $(VENV)/installed-test
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-deploy: $(VENV)/installed-test-deploy
-	$(BIN)/pytest -m 'docker or ray or sdk'
+	$(BIN)/pytest -m 'docker or ray or sdk or browser'
 
 soak: $(VENV)/installed-test
 	$(BIN)/pytest -m soak -s

@@ -15,6 +15,7 @@ from deploy.command.doctor import doctor
 from deploy.command.evaluate import evaluate
 from deploy.command.learner import learner
 from deploy.command.options import Version
+from deploy.command.page import page
 from deploy.command.ray import on_ray
 from deploy.command.train import train
 from deploy.process import logs, output
@@ -35,6 +36,7 @@ app.add_typer(keys.app, name="keys")
 app.command("config")(show_config)
 app.command()(doctor)
 app.command()(evaluate)
+app.command()(page)
 app.command()(bench)
 
 

@@ -4,15 +4,16 @@ It senses the walls beside it, enters any neighbour where it has not been, goes 
 stops on the first exit. (Lucas, "Récréations mathématiques", 1882, after Trémaux.)
 """
 
-# M mazes, C cells of all of them, A moves
+# M mazes, C cells of all mazes, X cells of all mazes that meet a condition, T steps of an attempt, A moves
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from protocol.world.cells import EXIT, FREE, UNREACHABLE, Bools, Ints
+from protocol.world.cells import EXIT, FREE, UNREACHABLE, Bools, Indices, Ints
 from protocol.world.maze import Mazes, distance
 
 
@@ -29,20 +30,30 @@ def explore(mazes: Mazes, horizon_M: Ints, rng: np.random.Generator) -> Explored
     """Lets an explorer make an attempt at each maze. One that steps on a trap has failed."""
     visited_C = np.zeros(mazes.cells, np.bool_)
     first_M, end_M = horizon_M.copy(), np.zeros(len(mazes), np.intp)
+    for maze, path in enumerate(paths(mazes, horizon_M, rng)):
+        visited_C[path] = True
+        end_M[maze] = path[-1]
+        if mazes.cell_C[path[-1]] == EXIT:
+            first_M[maze] = len(path) - 1
+    found_M = mazes.cell_C[end_M] == EXIT
+    way_C = known_way(mazes, end_M[found_M], visited_C)
+    way_M = way_C[mazes.first_M]
+    return Explored(found_M, first_M, np.where(way_M == UNREACHABLE, horizon_M, way_M))
+
+
+def paths(mazes: Mazes, horizon_M: Ints, rng: np.random.Generator) -> Iterator[Indices]:
+    """Yields, maze by maze, the cells among the C that an explorer stands in on its first attempt [T + 1]."""
     for maze, (first, count) in enumerate(zip(mazes.offset_M.tolist(), mazes.count_M.tolist(), strict=True)):
         cells = slice(first, first + count)
         # A random order of a cell's neighbours is the same as a random draw, each time, of those that are left.
         order_CA = rng.permuted(mazes.ahead_CA[cells] - first, axis=1).tolist()
         kind_C = mazes.cell_C[cells].tolist()
-        path = depth_first(order_CA, kind_C, int(mazes.start_M[maze]), int(horizon_M[maze]))
-        visited_C[cells][path] = True
-        end_M[maze] = first + path[-1]
-        if kind_C[path[-1]] == EXIT:
-            first_M[maze] = len(path) - 1
-    found_M = mazes.cell_C[end_M] == EXIT
-    way_C = distance(mazes.ahead_CA, end_M[found_M], visited_C & (mazes.cell_C == FREE))
-    way_M = way_C[mazes.first_M]
-    return Explored(found_M, first_M, np.where(way_M == UNREACHABLE, horizon_M, way_M))
+        yield first + np.array(depth_first(order_CA, kind_C, int(mazes.start_M[maze]), int(horizon_M[maze])))
+
+
+def known_way(mazes: Mazes, exit_X: Indices, visited_C: Bools) -> Ints:
+    """Counts the steps to those exits through cells that an explorer has visited [C]; UNREACHABLE without a way."""
+    return distance(mazes.ahead_CA, exit_X, visited_C & (mazes.cell_C == FREE))
 
 
 def depth_first(order_CA: list[list[int]], kind_C: list[int], start: int, horizon: int) -> list[int]:

@@ -6,9 +6,11 @@ import json
 import re
 import shutil
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +87,7 @@ def test_the_gpu_changes_nothing_but_device_image_and_torch(engine: None) -> Non
 
 def test_what_watches_is_published_on_loopback_alone(engine: None) -> None:
     services = json.loads(Composed("clew", {}, ()).compose("config", "--format", "json"))["services"]
-    for service in ("prometheus", "grafana"):
+    for service in ("prometheus", "grafana", "page"):
         assert [port["host_ip"] for port in services[service]["ports"]] == ["127.0.0.1"]
 
 
@@ -96,7 +98,22 @@ def test_up_trains_and_all_is_healthy(composed: Composed) -> None:
     composed.trains()
     states = composed.compose("ps", "--format", "{{.Service}} {{.Health}}").splitlines()
     assert sorted(states).count("actor healthy") == 2
-    assert {"learner healthy", "prometheus healthy"} <= set(states)
+    assert {"learner healthy", "prometheus healthy", "page healthy"} <= set(states)
+
+
+def test_the_page_shows_the_run_that_the_learner_makes(composed: Composed) -> None:
+    def about() -> dict[str, Any]:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{composed.environment['PAGE_PORT']}/about", timeout=10
+        ) as answer:
+            told: dict[str, Any] = json.load(answer)
+            return told
+
+    until(lambda: about()["is_own"])
+    before = about()["update"]
+    until(lambda: about()["update"] > before)
+    (page,) = composed.containers("page")
+    assert run("docker", "exec", page, "touch", "/runs/mine").returncode != 0
 
 
 def test_no_container_can_write_or_do_more_than_it_must(composed: Composed) -> None:

@@ -39,12 +39,12 @@ def megabytes(image: str) -> float:
     return int(lines[-1].split()[0]) / 1e6
 
 
-@pytest.fixture(params=["actor", "learner"])
+@pytest.fixture(params=["actor", "learner", "page"])
 def image(request: pytest.FixtureRequest, images: Images) -> str:
     return str(getattr(images, request.param))
 
 
-@pytest.mark.parametrize("command", ["learner", "actor", "keys", "doctor"])
+@pytest.mark.parametrize("command", ["learner", "actor", "keys", "doctor", "page"])
 def test_every_command_of_a_machine_without_a_screen_is_there(image: str, command: str) -> None:
     assert f"clew {command}" in docker(*READ_ONLY, image, command, "--help")
 
@@ -81,21 +81,27 @@ def test_all_of_the_code_gets_in_and_no_key_no_run_and_no_test(image: str) -> No
     sources = {str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] in CONTEXT}
     assert set(inside(image, "cd /app; find * -name '*.py'").split()) == sources
     found = inside(image, "cd /app; find . -type f -not -name '*.py' -not -name '*.pyc'").split()
-    assert {Path(name).parent.as_posix() for name in found} == {"deploy/configs"}
+    assert {Path(name).parent.as_posix() for name in found} == {"deploy/configs", "deploy/page"}
 
 
 def test_an_actor_needs_no_torch(images: Images) -> None:
-    assert inside(images.actor, "find /opt/clew /app /usr -iname '*torch*' -o -name '*safetensors*'") == ""
+    assert inside(images.actor, "find /opt/clew /usr -iname '*torch*' -o -name '*safetensors*'") == ""
 
 
-@pytest.mark.parametrize(("target", "most"), [("actor", 100), ("learner", 800)])
+def test_a_page_needs_no_torch_and_shows_what_ships(images: Images) -> None:
+    assert inside(images.page, "find /opt/clew /usr -type d -name 'torch*'") == ""
+    shown = "from deploy.page.shipped import load; print(load().update)"
+    assert inside(images.page, f'python -c "{shown}"') == "1000"
+
+
+@pytest.mark.parametrize(("target", "most"), [("actor", 100), ("learner", 800), ("page", 110)])
 def test_an_image_adds_little_to_pythons(images: Images, target: str, most: int) -> None:
     size = megabytes(getattr(images, target))
     print(f"{target}: {size:.1f} MB")
     assert size < most
 
 
-@pytest.mark.parametrize(("target", "extras"), [("actor", ()), ("learner", ("learner",))])
+@pytest.mark.parametrize(("target", "extras"), [("actor", ()), ("learner", ("learner",)), ("page", ("page",))])
 def test_nothing_is_installed_but_what_clew_asks_for(images: Images, target: str, extras: tuple[str, ...]) -> None:
     def asked_for(name: str) -> set[str]:
         return {plain(line) for line in declared[name] if "extra ==" not in line} & set(declared)

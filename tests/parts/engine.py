@@ -114,14 +114,16 @@ class Images:
 
     actor: str
     learner: str
+    page: str
 
 
 @pytest.fixture(scope="session")
 def images(engine: None, torch_index: str) -> Images:
     """Of this checkout. They stay, as a cache."""
-    tags = Images("clew-actor:test", "clew-learner:test")
+    tags = Images("clew-actor:test", "clew-learner:test", "clew-page:test")
     build("actor", tags.actor, torch_index)
     build("learner", tags.learner, torch_index)
+    build("page", tags.page, torch_index)
     return tags
 
 
@@ -218,11 +220,13 @@ def new_project(images: Images, torch_index: str) -> Composed:
     environment = SMALL | {
         "ACTOR_IMAGE": images.actor,
         "LEARNER_IMAGE": images.learner,
+        "PAGE_IMAGE": images.page,
         "TORCH_INDEX": torch_index,
         "LEARNER_PORT": str(work),
         "THETA_PORT": str(work + 1),
         "PROMETHEUS_PORT": str(watch),
         "GRAFANA_PORT": str(watch + 1),
+        "PAGE_PORT": str(watch + 2),
     }
     project = Composed(f"clew-test-{secrets.token_hex(3)}", environment, ())
     services = json.loads(project.compose("config", "--format", "json"))["services"]

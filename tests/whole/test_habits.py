@@ -40,7 +40,7 @@ def test_make_and_the_images_install_the_pinned_versions() -> None:
     assert all("--constraint constraints.txt" in line for line in installs)
     dockerfile = (ROOT / "deploy/Dockerfile").read_text().replace("\\\n", " ")
     installs = re.findall(r"pip --python /opt/clew install[^\n\"]*", dockerfile)
-    assert len(installs) == 2
+    assert len(installs) == 3
     assert all("-c /opt/clew/constraints.txt" in line for line in installs)
 
 
