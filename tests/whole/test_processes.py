@@ -234,14 +234,17 @@ def test_theta_is_the_same_with_any_number_of_actors(house: House, quiet: list[s
         exits(actor, 0)
 
 
-def test_theta_is_the_same_where_leases_differ_in_family_and_side(tmp_path: Path) -> None:
-    """And so whoever's rollouts are checked together with whose."""
+@pytest.mark.parametrize("kind", ["fast-weights", "recurrent"])
+def test_theta_is_the_same_where_leases_differ_in_family_and_side(tmp_path: Path, kind: str) -> None:
+    """And so whoever's rollouts are checked together with whose; the audit computes every answer again."""
     mixed = Config.model_validate(
         CONFIG.model_dump()
         | {
             "maze": {"family": ["perfect", "rooms", "blocks"], "side": [5, 7], "min_distance": 2, "traps": 0.05},
             "inner": {"steps": 3},
             "outer": {"attempts": 1},
+            "policy": {"hidden": 8, "kind": kind, "dreams": kind != "recurrent"},
+            "run": CONFIG.run.model_dump() | {"audit": 1.0},
         }
     )
     found = []
