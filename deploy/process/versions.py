@@ -32,11 +32,9 @@ def context() -> dict[str, str | int]:
     }
 
 
-def require(*packages: str) -> None:
-    """Raises ClewError where a package is missing that a learner needs and an actor does not."""
+def require(*packages: str, extra: str = "learner") -> None:
+    """Raises ClewError where a package is missing that an extra of clew brings and an actor does not need."""
     missing = [name for name in packages if not find_spec(name)]
     if missing:
-        raise ClewError(
-            f"{' and '.join(missing)} not found: this machine has only what an actor needs; "
-            "run pip install 'clew[learner]'"
-        )
+        why = "this machine has only what an actor needs; " if extra == "learner" else ""
+        raise ClewError(f"{' and '.join(missing)} not found: {why}run pip install 'clew[{extra}]'")
