@@ -24,22 +24,24 @@ def tile_of(maze: Mazes, most: int) -> int:
     return max(4, min(32, most // int(maze.shape_M2.max())))
 
 
-def painted(maze: Mazes, way: Indices, tile: int) -> Picture:
+def painted(maze: Mazes, way: Indices, tile: int, steps: int | None = None) -> Picture:
     """Paints one maze, the way of a robot until now, and the robot at its end.
 
     Args:
       way: [T + 1] numbers of cells of the maze, from the start on.
       tile: how many pixels wide a cell is.
+      steps: how long the way is going to be, where that is known: its colours do not change while it grows.
     """
     rows, columns = maze.shape_M2[0].tolist()
     kind = maze.cell_C.reshape(rows, columns)
     picture = np.where(kind[..., None] == WALL, rgb(STONE), rgb(FLOOR)).repeat(tile, 0).repeat(tile, 1)
     for cell in zip(*np.nonzero(kind == EXIT), strict=True):
-        _stamp(picture, cell, tile, _square(tile), EXIT_MARK)
+        _stamp(picture, cell, tile, np.ones((tile, tile), np.bool_), EXIT_MARK)
     for cell in zip(*np.nonzero(kind == TRAP), strict=True):
         _stamp(picture, cell, tile, _cross(tile), TRAP_MARK)
     _stamp(picture, divmod(int(maze.start_M[0]), columns), tile, _disc(tile, 0.5), START_MARK)
-    _paint_way(picture, [divmod(cell, columns) for cell in way.tolist()], tile)
+    shade_T3 = _shades(max(steps or 0, len(way) - 1))
+    _paint_way(picture, [divmod(cell, columns) for cell in way.tolist()], shade_T3, tile)
     _stamp(picture, divmod(int(way[-1]), columns), tile, _disc(tile, 0.4), ROBOT_MARK)
     return picture
 
@@ -49,11 +51,10 @@ def rgb(colour: str) -> Picture:
     return np.array(list(bytes.fromhex(colour[1:])), np.uint8)
 
 
-def _paint_way(picture: Picture, places: list[tuple[int, int]], tile: int) -> None:
+def _paint_way(picture: Picture, places: list[tuple[int, int]], shade_T3: Picture, tile: int) -> None:
     """Paints a line from cell to cell, from dark to bright; a later visit covers an earlier one."""
     half = max(1, tile // 12)
-    shade_T3 = _shades(len(places) - 1)
-    for shade, ((row, column), (to_row, to_column)) in zip(shade_T3, pairwise(places), strict=True):
+    for shade, ((row, column), (to_row, to_column)) in zip(shade_T3, pairwise(places), strict=False):
         top, left = (tile * min(row, to_row) + tile // 2, tile * min(column, to_column) + tile // 2)
         high, wide = tile * abs(to_row - row), tile * abs(to_column - column)
         picture[top - half : top + high + half, left - half : left + wide + half] = shade
@@ -77,11 +78,6 @@ def _disc(tile: int, radius: float) -> npt.NDArray[np.bool_]:
     away = np.arange(tile) - (tile - 1) / 2
     disc: npt.NDArray[np.bool_] = away[:, None] ** 2 + away**2 <= (radius * tile) ** 2
     return disc
-
-
-def _square(tile: int) -> npt.NDArray[np.bool_]:
-    """Returns a cell without its edge."""
-    return np.pad(np.ones((tile - 2, tile - 2), np.bool_), 1)
 
 
 def _cross(tile: int) -> npt.NDArray[np.bool_]:

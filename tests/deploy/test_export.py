@@ -6,6 +6,7 @@ import csv
 import json
 import signal
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +126,8 @@ def test_a_table_that_follows_a_run_begins_anew_where_the_run_does(form: str, tm
     later = iter([lambda: written(tmp_path, 3), lambda: (tmp_path / "updates.jsonl").write_bytes(record_of(1).line)])
 
     def goes_on(update: int) -> bool:
-        if act := next(later, None):
+        act: Callable[[], object] | None = next(later, None)
+        if act:
             act()
         return bool(act)
 
