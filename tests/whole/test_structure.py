@@ -147,8 +147,9 @@ def test_an_actor_that_is_started_has_loaded_neither_torch_nor_matplotlib() -> N
     assert done.stdout.strip() == ""
 
 
-def test_who_imports_clew_has_loaded_neither_torch_nor_matplotlib() -> None:
-    program = "import sys, clew; print(*{'torch', 'matplotlib', 'numba'} & set(sys.modules))"
+def test_who_imports_clew_has_loaded_nothing_of_its_extras() -> None:
+    extras = {"torch", "matplotlib", "numba", "gymnasium", "tensorboardX", "pyarrow", "opentelemetry"}
+    program = f"import sys, clew; print(*{extras} & set(sys.modules))"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == ""
