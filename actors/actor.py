@@ -23,6 +23,7 @@ from protocol.wire.frames import ACTOR_LIMITS, WireError, decode, encode
 from protocol.wire.keys import ActorKeys
 from protocol.wire.messages import CONTRACT, Bye, Fetch, Hello, Lease, Message, Rollouts, Theta, Welcome
 from protocol.wire.reach import REMEDY, fault
+from protocol.wire.traces import Span, Tell, lease_of, part_of, trace_of
 from protocol.world.cells import Floats
 
 CAPACITY = 2  # leases held: one in work, and one so that there is no waiting for the next
@@ -56,6 +57,7 @@ class Actor:
         self.should_exit = False
         self._modules = modules
         self.metrics_at = ""  # HOST:PORT of the metrics, as Hello says it
+        self.tell: Tell | None = None  # takes a span of every piece of work, where somebody traces it
         self._connect = connect
         self._links = ActorLinks(connect, keys)  # connected as soon as there is a learner
         self._name = name
@@ -195,10 +197,13 @@ class Actor:
         self._working = True  # from here on a signal interrupts
         if self.should_exit:
             return
+        began_s = time.time()
         rollouts = work_on(lease, self._thetas[lease.version], config)
         self._working = False
         self._links.send(encode(rollouts))  # if there is no learner any more, nobody needs them
         self.metrics.count(rollouts)
+        if self.tell:
+            self.tell(span_of(rollouts, self._session, self._name, began_s))
 
     def _lack(self, version: int, now: float) -> None:
         """Waits for a theta that a lease needs, and asks for it where it is late: on its link it may be lost."""
@@ -232,6 +237,14 @@ def work_on(lease: Lease, theta_P: Floats, config: Config) -> Rollouts:
     """Computes what a lease asks for: a pure function, except for the seconds that it took."""
     mazes, stages, seconds = collect(theta_P, lease.seed, config)
     return Rollouts(lease.batch, lease.chunk, lease.issue, lease.version, seconds, mazes, stages)
+
+
+def span_of(rollouts: Rollouts, session: str, name: str, began_s: float) -> Span:
+    """Describes the work on a lease, which has just ended, as a part of that lease's span."""
+    trace, lease = trace_of(session, rollouts.batch), lease_of(session, rollouts.issue)
+    seconds = {f"{work}_s": seconds for work, seconds in rollouts.seconds.items()}
+    number = part_of(session, "work", rollouts.issue)
+    return Span("work", trace, number, lease, began_s, time.time(), {"actor": name, **seconds})
 
 
 def say_why(connect: str, told: logging.LoggerAdapter[logging.Logger]) -> None:

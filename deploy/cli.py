@@ -13,6 +13,7 @@ from deploy.command.bench import bench
 from deploy.command.config import show_config
 from deploy.command.doctor import doctor
 from deploy.command.evaluate import evaluate
+from deploy.command.export import export
 from deploy.command.learner import learner
 from deploy.command.options import Version
 from deploy.command.page import page
@@ -36,6 +37,7 @@ app.add_typer(keys.app, name="keys")
 app.command("config")(show_config)
 app.command()(doctor)
 app.command()(evaluate)
+app.command()(export)
 app.command()(page)
 app.command()(bench)
 

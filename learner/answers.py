@@ -13,6 +13,7 @@ from learner.crew import Place
 from learner.reception import Reception
 from learner.roster import Roster
 from learner.schedule import Schedule
+from learner.trail import Trail
 from protocol.config import Config
 from protocol.wire.learner_links import Received
 from protocol.wire.messages import Rollouts
@@ -43,12 +44,13 @@ class Answers:
         schedule: Schedule,
         reception: Reception,
         roster: Roster,
+        trail: Trail,
         thetas: Mapping[int, Floats],
         wake: Callable[[], None],
     ) -> None:
         """`thetas`: those that answers may name, by version. `wake` is called when the audit has something to say."""
         self.thetas = thetas
-        self._schedule, self._reception, self._roster = schedule, reception, roster
+        self._schedule, self._reception, self._roster, self._trail = schedule, reception, roster, trail
         self._auditor = Auditor(config, wake)
         self._filed: dict[Place, Filed] = {}
 
@@ -106,6 +108,7 @@ class Answers:
             self._roster.refuse(received, reason)
         elif replay:
             self._filed[rollouts.batch, rollouts.chunk] = Filed(self._roster.sender(received), replay)
+            self._trail.answered(rollouts.issue)
             self._auditor.consider(self._case(received, rollouts))
         if first and reason == "duplicate" and contradict(first, rollouts):
             author = self._filed[first.batch, first.chunk].sender

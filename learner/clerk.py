@@ -21,6 +21,7 @@ from learner.ascent import Floats
 from learner.reception import Damper, Reception
 from learner.roster import Roster
 from learner.schedule import Schedule
+from learner.trail import Trail
 from protocol.config import Config
 from protocol.wire.frames import WireError, encode
 from protocol.wire.learner_links import LearnerLinks, Received
@@ -70,7 +71,9 @@ class Clerk:
         self._schedule = Schedule(config, version, first_issue=secrets.randbits(48))
         self._reception = Reception(config, observe)
         self._roster = Roster(config, links, self._schedule, self._reception, run, metrics_hosts)
-        self._answers = Answers(config, self._schedule, self._reception, self._roster, thetas, links.wake)
+        self.trail = Trail(self._roster.session)
+        parts = self._schedule, self._reception, self._roster, self.trail
+        self._answers = Answers(config, *parts, thetas, links.wake)
         self._expiries = Damper()
         self._computing = False  # whether the learner has a batch, and theta is to come
         self._updated_at = time.monotonic()
@@ -160,6 +163,7 @@ class Clerk:
             thetas, version = self._published.get(), self._schedule.batches.version + 1
             self._links.publish(encode(Theta(version, thetas[version])))
             self._answers.update(thetas)
+            self.trail.updated(version - 1)
             self._computing, self._updated_at = False, time.monotonic()
         if not self._computing and self._has_news:
             self.standing = self._stand()  # as the learner finds it when it has the batch
@@ -242,5 +246,6 @@ class Clerk:
 
     def _hand_out(self) -> None:
         for actor, lease in self._schedule.hand_out(time.monotonic()):
+            self.trail.handed_out(lease, self._schedule.crew.workers[actor].name)
             if not self._links.send(actor, encode(lease)):
                 self._roster.leave(actor)

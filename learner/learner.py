@@ -91,6 +91,8 @@ class Learner:
         self._ascent = Ascent(checkpoint.theta, *moments, config, device)
         observe = self.metrics.observe
         self._clerk = Clerk(config, links, self.run_id, self._version, self._thetas, observe, metrics_hosts)
+        self.trail = self._clerk.trail
+        self._batch: int | None = None  # the meta-batch of the last update
         self._saved = checkpoint.update if resume else -1
         self._saved_at = math.nan  # a monotonic time
 
@@ -152,6 +154,7 @@ class Learner:
 
     def _update(self, batch: MetaBatch) -> None:
         """Makes one step of theta. Whoever waits for it gets it before anything is written down."""
+        self._batch = self._version
         with self._timed("gradient"):
             gradient = self._gradient(batch)
             if not self._ascent.step(gradient.vector, self._version):
@@ -238,6 +241,8 @@ class Learner:
         seconds = time.monotonic() - began
         self._phase_s[phase] += seconds
         self.metrics.observe(phase, seconds)
+        if phase != "waiting" and self._batch is not None:
+            self.trail.worked(phase, self._batch, seconds)
 
     # For Prometheus, from other threads
 

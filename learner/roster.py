@@ -50,7 +50,7 @@ class Roster:
         """Nobody is there yet. `metrics_hosts`: see `Targets`."""
         self.targets = Targets(links.is_ipc, metrics_hosts)
         self._config, self._links, self._schedule, self._reception = config, links, schedule, reception
-        self._run, self._session = run, secrets.token_hex(8)
+        self._run, self.session = run, secrets.token_hex(8)
         self._shut_out = ShutOut()
         self._sent_away: deque[Actor] = deque(maxlen=SENT_AWAY)  # they may not have said Hello again
         self._arrivals = Damper()
@@ -156,7 +156,7 @@ class Roster:
 
     def _welcome(self) -> Welcome:
         told, port, own = self._config.model_dump_json(), self._links.theta_port, own_contract(self._config.own)
-        return Welcome(self._run, self._session, told, port, self._schedule.batches.version, time.time(), own)
+        return Welcome(self._run, self.session, told, port, self._schedule.batches.version, time.time(), own)
 
     def _turn_away(self, received: Received) -> None:
         self.refuse(received, "shut_out")

@@ -57,9 +57,12 @@ def evaluate(
     pictures: Annotated[
         bool, typer.Option("--pictures", help="Write curve.png, adaptation.png and learning_curve.png to RUN_DIR.")
     ] = False,
+    film: Annotated[
+        bool, typer.Option("--film", help="Write adaptation.gif to RUN_DIR: a robot's attempts in one of the mazes.")
+    ] = False,
 ) -> None:
     """Try a run in mazes that it was never trained on, attempt after attempt; report success and steps of each."""
-    require("safetensors", *(["matplotlib"] if pictures else []))
+    require("safetensors", *(["matplotlib"] if pictures else []), *(["PIL"] if film else []))
     from deploy.study import evaluate as study
     from deploy.study import exam, report
 
@@ -85,3 +88,7 @@ def evaluate(
         from deploy.study import plots  # matplotlib takes long, and is not in the images
 
         plots.draw(run_dir, run.theta_P, settings, result, seed)
+    if film:
+        from deploy.study import film as films  # Pillow is not in the images
+
+        films.write(run_dir, run.theta_P, settings, result, seed)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from deploy.process import logs
 from deploy.process.status import LOOPBACK, serve
+from deploy.process.traces import telling
 from learner.record import Record
 from protocol.config import Config
 from protocol.wire.keys import ActorKeys, LearnerKeys
@@ -45,7 +46,8 @@ def run_learner(
     learner = Learner(config, run_dir, bind, device, resume, keys, on_update, team, actor_metrics_hosts)
     logs.bind(run=learner.run_id)
     readiness, targets = (lambda: learner.is_ready), (lambda: learner.targets)
-    with serve(metrics_port, learner.metrics.registry, readiness, targets, metrics_host):
+    with serve(metrics_port, learner.metrics.registry, readiness, targets, metrics_host), telling("learner") as tell:
+        learner.trail.tell = tell
         live(learner)
 
 
@@ -73,7 +75,10 @@ def run_actor(
     from actors.actor import Actor, live
 
     actor = Actor(connect, name, keys, modules)
-    with serve(metrics_port, actor.metrics.registry, lambda: actor.is_ready, host=metrics_host) as server:
+    with (
+        serve(metrics_port, actor.metrics.registry, lambda: actor.is_ready, host=metrics_host) as server,
+        telling("actor") as actor.tell,
+    ):
         actor.metrics_at = metrics_address or (f"{known_host}:{server.port}" if server else "")
         if takes_signals:
             live(actor)

@@ -25,6 +25,7 @@ from matplotlib.ticker import FixedLocator, FormatStrFormatter, MaxNLocator, Nul
 
 from deploy.study import routes
 from deploy.study.evaluate import Evaluation, Scores
+from deploy.study.pixels import EXIT_MARK, FLOOR, START_MARK, STONE, TRAP_MARK
 from deploy.study.routes import Route, Shown
 from learner.record import Record
 from protocol.config import ClewError, Config
@@ -35,7 +36,6 @@ mpl.rcParams["text.parse_math"] = False  # names of mazes are names of files: a 
 
 # Told apart by people with any colour vision, and by lightness alone (Okabe and Ito, 2002).
 BEFORE, AFTER, LEARNED, EXPLORER, KNOWN, FAILED = "#d55e00", "#0072b2", "#0072b2", "#d55e00", "#b07a00", "#b3261e"
-FLOOR, STONE, START_MARK, EXIT_MARK, TRAP_MARK = "#f6f3ec", "#3a3d45", "#009e73", "#e8442a", "#000000"
 ROUTE_COLOURS = "plasma"
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 TICKS = (1, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500)

@@ -50,6 +50,76 @@ class Walk:
     gain_N: Bytes
 
 
+class Walkers:
+    """Robots on their way, E at each of M mazes, which all make their next move at once.
+
+    `look` says what those see that are still under way, and `go` moves them.
+    """
+
+    def __init__(self, sight: Sight, met: Observations, known: Known, attempts: int, horizon_M: Ints) -> None:
+        """Puts every robot where its maze starts; the arguments are those of `walk`."""
+        mazes = sight.mazes
+        self._met, self.memory = met, Memory(sight, known, attempts)
+        self._ahead = mazes.ahead_CA.reshape(-1)
+        self._ends_C = (mazes.cell_C == EXIT) | (mazes.cell_C == TRAP)
+        self._walker_W = np.arange(len(mazes) * attempts)
+        self._at_W, self._shift_W = np.repeat(mazes.first_M, attempts), self.memory.shift_W
+        self._last_W: npt.NDArray[Any] = np.full(len(self._at_W), NO_MOVE, np.uint8)
+        self._horizon_W = np.repeat(horizon_M, attempts)
+        self._horizon = int(self._horizon_W.min())
+        self._length_W, self._end_W = self._horizon_W.copy(), self._at_W.copy()
+        self._told: list[tuple[Here, Bytes]] = []
+        self.memory.enter(self._walker_W, self._at_W, self._at_W + self._shift_W)
+
+    @property
+    def are_there(self) -> bool:
+        """Says whether every attempt has ended."""
+        return not len(self._walker_W)
+
+    def look(self) -> Here:
+        """Returns what the walkers that are still on their way sense, remember and dream."""
+        here_W = self._at_W + self._shift_W
+        marks_W = self.memory.marks(here_W)
+        seen_W = self._met.numbers(self._at_W, self._last_W, marks_W)
+        dream = self.memory.dream(self._walker_W, self._at_W, here_W, marks_W)
+        return Here(len(self._told), self._walker_W, self._at_W, seen_W, dream)
+
+    def go(self, here: Here, move_W: Bytes) -> None:
+        """Moves the walkers that have just looked. `move_W`: [W] a move for each."""
+        self._told.append((here, move_W))
+        at_W = self._moved(move_W)
+        over_W = self._ends_C.take(at_W)
+        if len(self._told) >= self._horizon:
+            over_W |= self._horizon_W.take(self._walker_W) == len(self._told)
+        if over_W.any():
+            ended = self._walker_W[over_W]
+            self._length_W[ended], self._end_W[ended] = len(self._told), at_W[over_W]
+            going = np.flatnonzero(~over_W)
+            self._walker_W, at_W, self._last_W, self._shift_W = taken(
+                going, self._walker_W, at_W, self._last_W, self._shift_W
+            )
+        self._at_W = at_W
+
+    def walk(self) -> Walk:
+        """Returns all steps, once every attempt has ended."""
+        return _in_order(self._told, self._length_W, self._end_W)
+
+    def _moved(self, move_W: Bytes) -> Indices:
+        """Returns the rows of the cells that moves lead to [W], and has them remembered."""
+        walker_W, at_W, memory = self._walker_W, self._at_W, self.memory
+        here_W, to_W = at_W + self._shift_W, self._ahead.take(at_W * A + move_W)
+        moved_W = to_W != at_W
+        if moved_W.all():
+            memory.pass_on(walker_W, at_W, here_W, move_W, to_W)
+            self._last_W = move_W
+        else:
+            rest = np.flatnonzero(moved_W)
+            memory.bump(*taken(np.flatnonzero(~moved_W), walker_W, here_W, move_W))
+            memory.pass_on(*taken(rest, walker_W, at_W, here_W, move_W, to_W))
+            self._last_W = np.where(moved_W, move_W, self._last_W)
+        return to_W
+
+
 def walk(
     sight: Sight,
     met: Observations,
@@ -68,46 +138,11 @@ def walk(
       horizon_M: [M] steps after which an attempt at each maze ends.
       choose: the policy, or a record of moves.
     """
-    mazes, memory = sight.mazes, Memory(sight, known, attempts)
-    ahead = mazes.ahead_CA.reshape(-1)
-    ends_C = (mazes.cell_C == EXIT) | (mazes.cell_C == TRAP)
-    walker_W = np.arange(len(mazes) * attempts)
-    at_W, shift_W = np.repeat(mazes.first_M, attempts), memory.shift_W
-    horizon_W = np.repeat(horizon_M, attempts)
-    length_W, end_W = horizon_W.copy(), at_W.copy()
-    last_W: npt.NDArray[Any] = np.full(len(at_W), NO_MOVE, np.uint8)
-    memory.enter(walker_W, at_W, at_W + shift_W)
-    told: list[tuple[Here, Bytes]] = []
-    horizon = int(horizon_W.min())
-    for time in range(int(horizon_W.max())):
-        here_W = at_W + shift_W
-        marks_W = memory.marks(here_W)
-        seen_W = met.numbers(at_W, last_W, marks_W)
-        here = Here(time, walker_W, at_W, seen_W, memory.dream(walker_W, at_W, here_W, marks_W))
-        move_W = choose(here)
-        told.append((here, move_W))
-        to_W = ahead.take(at_W * A + move_W)
-        moved_W = to_W != at_W
-        if moved_W.all():
-            memory.pass_on(walker_W, at_W, here_W, move_W, to_W)
-            last_W = move_W
-        else:
-            rest = np.flatnonzero(moved_W)
-            memory.bump(*taken(np.flatnonzero(~moved_W), walker_W, here_W, move_W))
-            memory.pass_on(*taken(rest, walker_W, at_W, here_W, move_W, to_W))
-            last_W = np.where(moved_W, move_W, last_W)
-        at_W = to_W
-        over_W = ends_C.take(at_W)
-        if time + 1 >= horizon:
-            over_W |= horizon_W.take(walker_W) == time + 1
-        if over_W.any():
-            ended = walker_W[over_W]
-            length_W[ended], end_W[ended] = time + 1, at_W[over_W]
-            going = np.flatnonzero(~over_W)
-            walker_W, at_W, last_W, shift_W = taken(going, walker_W, at_W, last_W, shift_W)
-            if not len(walker_W):
-                break
-    return _in_order(told, length_W, end_W)
+    walkers = Walkers(sight, met, known, attempts, horizon_M)
+    while not walkers.are_there:
+        here = walkers.look()
+        walkers.go(here, choose(here))
+    return walkers.walk()
 
 
 def learned(sight: Sight, known: Known, walk: Walk) -> Known:

@@ -242,6 +242,16 @@ def test_the_config_command_says_every_setting_and_where_it_comes_from(
     assert figures["origins"]["run.seed"] == "CLEW_RUN__SEED"
 
 
+def test_the_schema_describes_every_setting(tmp_path: Path) -> None:
+    said = clew("config", "--schema", folder=tmp_path)
+    assert (said.returncode, said.stderr) == (0, "")
+    schema = json.loads(said.stdout)
+    for section, settings in Config().model_dump(mode="json").items():
+        described = schema["$defs"][schema["properties"][section]["$ref"].rpartition("/")[2]]
+        assert not described["additionalProperties"]
+        assert {name: about["default"] for name, about in described["properties"].items()} == settings
+
+
 def test_the_configs_that_ship_are_valid() -> None:
     configs = {path.name: load(path) for path in (ROOT / "deploy" / "configs").glob("*.toml")}
     assert {"default.toml", "perfect.toml", "meta-sgd.toml"} <= set(configs)

@@ -38,7 +38,7 @@ IMPURE = {  # what may know of sockets, clocks, threads and metrics: all the res
     "protocol.wire.reach",
     *("actors.actor", "actors.metrics", "actors.rollout"),  # the last: how long each part of its work took
     *("learner.clerk", "learner.roster", "learner.answers", "learner.reception", "learner.audit"),
-    *("learner.learner", "learner.metrics", "learner.parallel"),
+    *("learner.learner", "learner.metrics", "learner.parallel", "learner.trail"),
 }
 # The words with which no docstring may begin, since what follows needs the name above it.
 LEANING = {
@@ -149,8 +149,9 @@ def test_an_actor_that_is_started_has_loaded_neither_torch_nor_matplotlib() -> N
     assert done.stdout.strip() == ""
 
 
-def test_who_imports_clew_has_loaded_neither_torch_nor_matplotlib() -> None:
-    program = "import sys, clew; print(*{'torch', 'matplotlib', 'numba'} & set(sys.modules))"
+def test_who_imports_clew_has_loaded_nothing_of_its_extras() -> None:
+    extras = {"torch", "matplotlib", "numba", "gymnasium", "tensorboardX", "pyarrow", "opentelemetry"}
+    program = f"import sys, clew; print(*{extras} & set(sys.modules))"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == ""
