@@ -1,0 +1,195 @@
+"""The list of rivals: what each does in plain words, where it comes from, and how it plays.
+
+A rival that is a training run of clew with other settings is one entry here, made by `trained`; `{}` is clew itself.
+"""
+
+from __future__ import annotations
+
+from deploy.compare import minds, tabular
+from deploy.compare.gradient import policy_gradient
+from deploy.compare.played import SHOWN, Played
+from deploy.compare.rivals import KINDS, OURS, Rival, Settings, Task, changed, rng_of, trained, untrained
+from deploy.compare.tabular import Progress
+from protocol.config import ClewError
+
+# Actions, values and gradients of a single maze take no dreams: those are a planner's.
+GRADIENT: Settings = {"policy.dreams": False, "inner.credit_features": (), "inner.credit": "cell-advantage"}
+MAML: Settings = GRADIENT | {
+    "inner.rule": "sgd",
+    "inner.adapts": "all",
+    "inner.estimator": "maml",
+    "inner.steps": 9,
+    "inner.attempts": 1,
+    "inner.step_size": 0.1,
+    "inner.cell_step_size": 50.0,
+    "outer.attempts": 1,
+    "outer.exploration": 0.0,
+}
+JOINTLY: Settings = GRADIENT | {
+    "inner.rule": "sgd",
+    "inner.adapts": "cells",
+    "inner.estimator": "first-order",
+    "inner.steps": 1,
+    "inner.attempts": 3,
+    "inner.cell_step_size": 0.0,
+    "outer.attempts": 1,
+    "outer.exploration": 0.0,
+}
+NOTHING: Settings = JOINTLY | {
+    "policy.memory": "none",
+    "inner.attempts": 10,
+    "inner.cell_step_size": 50.0,
+    "inner.discount": 0.95,
+}
+
+
+def _q_learning(task: Task, progress: Progress) -> Played:
+    """Plays tabular Q-learning for as long as it takes."""
+    sees = task.config.policy.radius > 0
+    learner = tabular.QLearning(task.exam, task.config.run.discount, sees, rng_of(task, "q-learning"))
+    return tabular.until_learned(learner.attempt, task.exam, SHOWN, task.most, progress)
+
+
+def _policy_gradient(task: Task, progress: Progress) -> Played:
+    """Plays policy gradient from nothing for as long as it takes."""
+    config = changed(task.config, {**NOTHING, "run.seed": task.seed})
+    attempts = policy_gradient(task.exam, config, rng_of(task, "policy-gradient"))
+    return tabular.until_learned(attempts, task.exam, SHOWN, task.most, progress)
+
+
+RIVALS = (
+    trained(
+        OURS,
+        "clew: the learned rule",
+        KINDS[0],
+        "Trained on many mazes to learn a new one: how attempts change the policy, and when to hope for a shorter way "
+        "and when to settle for the known one, is itself learned.",
+        "clew's default; fast weights: Schmidhuber, 1992; dreams: Sutton's Dyna, 1990.",
+        {},
+    ),
+    trained(
+        "meta-sgd",
+        "Meta-SGD",
+        KINDS[0],
+        "Trained on many mazes: the start and the size of a step are learned; the step itself is a plain policy "
+        "gradient on the fast weights, after every attempt. It imagines nothing.",
+        "Li et al., arXiv:1707.09835.",
+        GRADIENT
+        | {"inner.rule": "meta-sgd", "inner.adapts": "cells", "inner.steps": 9, "inner.attempts": 1}
+        | {"inner.cell_step_size": 50.0, "outer.attempts": 1},
+    ),
+    trained(
+        "maml",
+        "MAML",
+        KINDS[0],
+        "Trained on many mazes to be a good start for policy gradient steps of a fixed size on every parameter; each "
+        "maze gets a network of its own.",
+        "Finn et al., arXiv:1703.03400.",
+        MAML,
+    ),
+    trained(
+        "first-order",
+        "first-order MAML",
+        KINDS[0],
+        "MAML that pretends, in training, that its steps do not depend on where they start.",
+        "Finn et al., arXiv:1703.03400, section 5.2; Nichol et al., arXiv:1803.02999.",
+        MAML | {"inner.estimator": "first-order"},
+    ),
+    trained(
+        "e-maml",
+        "E-MAML",
+        KINDS[0],
+        "MAML whose first attempts are also credited with what the later ones learn from them: it explores on purpose.",
+        "Stadie et al., arXiv:1803.01118.",
+        MAML | {"outer.exploration": 1.0},
+    ),
+    trained(
+        "no-adaptation",
+        "no adaptation",
+        KINDS[1],
+        "One policy trained on many mazes to do well in any of them. Each attempt is like the first: nothing is "
+        "carried over. (Within an attempt it remembers where it has been.)",
+        "Domain randomisation: Tobin et al., arXiv:1703.06907.",
+        JOINTLY,
+        each=SHOWN,
+    ),
+    trained(
+        "fine-tuned",
+        "trained jointly, then fine-tuned",
+        KINDS[1],
+        "The same policy, changed by a policy gradient step after every attempt. Its training knew nothing of these "
+        "steps: no gradient went through them.",
+        "The baseline 'pretrained' of Finn et al., arXiv:1703.03400.",
+        JOINTLY,
+        plays={"inner.cell_step_size": 50.0},
+        each=1,
+    ),
+    Rival(
+        "q-learning",
+        "Q-learning from nothing",
+        KINDS[2],
+        "Ordinary reinforcement learning in this maze alone: a table of how good each move in each cell is. It begins "
+        "by thinking the best of every move, so it tries them all, and goes on until it walks the shortest way.",
+        "Watkins and Dayan, Machine Learning 8, 1992; optimistic values: Koenig and Simmons, AAAI 1993.",
+        _q_learning,
+    ),
+    Rival(
+        "policy-gradient",
+        "policy gradient from nothing",
+        KINDS[2],
+        "Ordinary reinforcement learning in this maze alone, with clew's own policy: what led to the exit quickly is "
+        "made more likely, ten attempts at a time. It starts from random parameters.",
+        "REINFORCE: Williams, Machine Learning 8, 1992.",
+        _policy_gradient,
+    ),
+    untrained(
+        "explorer",
+        "depth-first explorer",
+        "Goes wherever it has not been, turns back at dead ends, forgets nothing; once it has found the exit, it takes "
+        "the best way that it knows, for ever.",
+        "Lucas, Récréations mathématiques, 1882, after Trémaux.",
+        minds.DepthFirst,
+    ),
+    untrained(
+        "planner",
+        "optimistic planner",
+        "Goes to the nearest cell where it has never been; once it has found the exit, it always takes the way that "
+        "would be shortest if all that it has not seen were free.",
+        "D* Lite: Koenig and Likhachev, AAAI 2002.",
+        minds.Planner,
+        compass=False,
+    ),
+    untrained(
+        "planner-compass",
+        "optimistic planner, told where the exit is",
+        "The same planner, which knows from the start where the exit is, as a micromouse does. It plays another game "
+        "than those who must look for the exit.",
+        "D* Lite: Koenig and Likhachev, AAAI 2002; the flood fill of micromouse competitions.",
+        minds.Planner,
+        compass=True,
+    ),
+    untrained(
+        "lrta",
+        "LRTA*",
+        "Keeps an estimate of the steps to the exit for each cell, goes to the neighbour whose estimate is least, and "
+        "raises the estimate that it leaves. From attempt to attempt the estimates come true.",
+        "Learning real-time A*: Korf, Artificial Intelligence 42, 1990.",
+        minds.RealTimeSearch,
+    ),
+    untrained(
+        "random",
+        "random walk",
+        "Draws its moves. What is not clearly better than this has learned nothing.",
+        "Pearson, Nature 72, 1905.",
+        minds.RandomWalk,
+    ),
+)
+
+
+def chosen(names: list[str] | None) -> tuple[Rival, ...]:
+    """Returns the rivals with these names, or all; raises ClewError at an unknown one."""
+    known = {rival.name: rival for rival in RIVALS}
+    for name in names or ():
+        if name not in known:
+            raise ClewError(f"there is no rival '{name}'; choose from {', '.join(known)}")
+    return tuple(rival for rival in RIVALS if not names or rival.name in names)
