@@ -27,8 +27,9 @@ MAY_SEE = {
     "protocol.learning": {"protocol.world", "protocol.learning", "protocol.compiled"},
 }
 UPSTAIRS = {  # what a room of deploy does not import
-    "deploy.process": ("deploy.study", "deploy.command", "deploy.cli", "deploy.ray"),
-    "deploy.study": ("deploy.command", "deploy.cli", "deploy.ray"),
+    "deploy.process": ("deploy.study", "deploy.compare", "deploy.command", "deploy.cli", "deploy.ray"),
+    "deploy.study": ("deploy.compare", "deploy.command", "deploy.cli", "deploy.ray"),
+    "deploy.compare": ("deploy.command", "deploy.cli", "deploy.ray"),
 }
 OUTSIDE = {"zmq", "msgpack", "socket", "asyncio", "threading", "time", "signal", "subprocess", "prometheus_client"}
 IMPURE = {  # what may know of sockets, clocks, threads and metrics: all the rest of the three packages is mathematics
