@@ -165,6 +165,14 @@ RIVALS = (
         compass=True,
     ),
     untrained(
+        "planner-cautious",
+        "cautious planner",
+        "The same planner, which takes the way with the fewest cells where it has never been: in mazes with traps, the "
+        "way on which it is likeliest to live. Once it has found an exit, it keeps to the best way that it knows.",
+        "The free-space assumption as above, with a price on what is unknown.",
+        minds.CautiousPlanner,
+    ),
+    untrained(
         "lrta",
         "LRTA*",
         "Keeps an estimate of the steps to the exit for each cell, goes to the neighbour whose estimate is least, and "

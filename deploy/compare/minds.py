@@ -16,10 +16,12 @@ from deploy.compare.played import Played
 from deploy.study.exam import Exam
 from protocol.config import PolicyConfig
 from protocol.world import ways
-from protocol.world.cells import BACK, EXIT, TRAP, UNREACHABLE, A, Bools, Floats, Indices, Ints
+from protocol.world.cells import BACK, EXIT, TRAP, UNREACHABLE, A, Bools, Floats, Indices, Ints, Kinds
 from protocol.world.memory import MARK, SHIFT_A, Known
 from protocol.world.senses import ALL_MARKS, BUMPED, EARLIER, NEVER, Bytes, Observations, Sight
 from protocol.world.walk import Here, learned, walk
+
+NEW_CELL = 1000  # steps that a cautious planner makes to avoid a cell where it has never been
 
 
 class Mind(Protocol):
@@ -151,19 +153,49 @@ class Planner:
         now_W = before_W | ways.VISITED | (bump_W << self._move_W.take(who_W)).astype(np.uint8)
         self._fact_C[here.at_W] = now_W
         self._plan(who_W[now_W != before_W])
-        shut_AW = now_W >> np.arange(A)[:, None] & 1 > 0
-        move_W = world.any_of(follows(self._hope_C, world.next(here), here.at_W) & ~shut_AW)
+        next_AW = world.next(here)
+        hope_AW = self._hope_C.take(next_AW)
+        hope_AW[(now_W >> np.arange(A)[:, None] & 1 > 0) | (next_AW == here.at_W)] = UNREACHABLE
+        move_W = world.any_of(hope_AW == hope_AW.min(axis=0))
         self._at_W[who_W], self._move_W[who_W] = here.at_W, move_W
         return move_W
 
     def _plan(self, some: Indices) -> None:
         """Plans anew in some of the mazes."""
-        mazes, policy = self._world.mazes, self._world.policy
+        mazes = self._world.mazes
         for group, (rows, columns) in ways.by_shape(mazes.shape_M2[some]):
             cells = mazes.offset_M[some[group], None] + np.arange(rows * columns)
             kind, fact = (part_C.take(cells).reshape(-1, rows, columns) for part_C in (mazes.cell_C, self._fact_C))
-            hope = ways.hopeful_way(kind, fact, policy.radius, policy.compass)
-            self._hope_C[cells] = hope.reshape(cells.shape)
+            self._hope_C[cells] = self._dreamt(kind, fact).reshape(cells.shape)
+
+    def _dreamt(self, kind: Kinds, fact: Kinds) -> Ints:
+        """Counts the steps to the goal from each cell of some mazes of one size."""
+        return ways.hopeful_way(kind, fact, self._world.policy.radius, self._world.policy.compass)
+
+
+class CautiousPlanner(Planner):
+    """Plans as a planner does, but takes the way with the fewest cells where it has never been, the shortest of these.
+
+    Where it has never been there may be a trap; once it has walked to an exit, it keeps to the best way that it knows.
+    """
+
+    def _dreamt(self, kind: Kinds, fact: Kinds) -> Ints:
+        """Counts what a way to the goal costs, entering the cell included: Bellman and Ford's relaxation."""
+        policy, (count, rows, columns) = self._world.policy, kind.shape
+        visited, shut = fact & ways.VISITED > 0, ways.closed(kind, fact, policy.radius)
+        goal = (kind == EXIT) & (visited | policy.compass)
+        goal |= ~goal.any(axis=(1, 2), keepdims=True) & ~visited & ~shut
+        enter = np.where(visited, 1, NEW_CELL).astype(np.int32)
+        framed = np.full((count, rows + 2, columns + 2), UNREACHABLE, np.int32)
+        cost, before = framed[:, 1:-1, 1:-1], np.zeros(0, np.int32)
+        cost[goal] = enter[goal]
+        while not np.array_equal(cost, before):
+            before = cost.copy()
+            upright = np.minimum(framed[:, :-2, 1:-1], framed[:, 2:, 1:-1])
+            beside = np.minimum(upright, np.minimum(framed[:, 1:-1, :-2], framed[:, 1:-1, 2:]))
+            better = ~shut & ~goal & (beside < UNREACHABLE)
+            cost[better] = (enter + beside.clip(max=UNREACHABLE - NEW_CELL))[better]
+        return cost.copy()
 
 
 class RealTimeSearch:

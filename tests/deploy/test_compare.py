@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from deploy.compare import minds, tabular
 from deploy.compare.gradient import policy_gradient
 from deploy.compare.listed import NOTHING, RIVALS, chosen
-from deploy.compare.minds import DepthFirst, Mind, Planner, RandomWalk, RealTimeSearch, World
+from deploy.compare.minds import NEW_CELL, CautiousPlanner, DepthFirst, Mind, Planner, RandomWalk, RealTimeSearch, World
 from deploy.compare.played import Played, first_reaching, groups, marked
 from deploy.compare.rivals import Task, changed
 from deploy.study import exam as exams
@@ -63,15 +64,18 @@ def steps_of(exam: Exam, walks: list[Walk], maze: int) -> list[list[tuple[int, i
 # Planners
 
 
+@pytest.mark.parametrize(("mind", "price"), [(Planner, 1), (CautiousPlanner, NEW_CELL)])
 @pytest.mark.parametrize("compass", [False, True])
 @pytest.mark.parametrize("radius", [0, 1])
-def test_a_planner_always_goes_the_shortest_way_through_what_it_does_not_know(radius: int, compass: bool) -> None:
+def test_a_planner_always_goes_the_cheapest_way_through_what_it_does_not_know(
+    radius: int, compass: bool, mind: Callable[[World], Mind], price: int
+) -> None:
     config = changed(SMALL, {"maze.traps": 0.1})
     exam = exams.held_out(config, None, None, 12, 3)
     policy = PolicyConfig(dreams=False, radius=radius, compass=compass)
-    walks = walks_of(exam, policy, Planner, 4)
+    walks = walks_of(exam, policy, mind, 4)
     for maze in range(len(exam.mazes)):
-        slow = SlowPlanner(exam.mazes[maze : maze + 1], policy)
+        slow = SlowPlanner(exam.mazes[maze : maze + 1], policy, price)
         for attempt in steps_of(exam, walks, maze):
             for at, move, to in attempt:
                 slow.arrive(at)
@@ -84,7 +88,8 @@ def test_a_planner_always_goes_the_shortest_way_through_what_it_does_not_know(ra
 class SlowPlanner:
     """A planner that thinks of one cell at a time."""
 
-    def __init__(self, maze: Mazes, policy: PolicyConfig) -> None:
+    def __init__(self, maze: Mazes, policy: PolicyConfig, price: int) -> None:
+        self.price = price  # of a step into a cell where it has never been
         self.kind, (self.rows, self.columns) = maze.cell_C.tolist(), maze.shape_M2[0].tolist()
         self.policy = policy
         self.visited: set[int] = set()
@@ -110,16 +115,22 @@ class SlowPlanner:
         exits = {cell for cell, kind in enumerate(self.kind) if kind == EXIT}
         known = exits if self.policy.compass else exits & self.visited
         goals = known or set(range(len(self.kind))) - self.visited - self.shut
-        steps, waiting = dict.fromkeys(goals, 0), deque(goals)
-        while waiting:
-            cell = waiting.popleft()
-            for move in range(4):
-                to = self.beside(cell, move)
-                if to is not None and to not in steps and to not in self.shut:
-                    steps[to] = steps[cell] + 1
-                    waiting.append(to)
+        cost: dict[int, int] = {}
+        waiting = [(0, goal) for goal in goals]
+        while waiting:  # Dijkstra's search, from the goals
+            paid, cell = heappop(waiting)
+            if cell not in cost:
+                cost[cell] = paid
+                for move in range(4):
+                    to = self.beside(cell, move)
+                    if to is not None and to not in self.shut:
+                        heappush(waiting, (paid + self.entering(cell), to))
         ahead = {move: self.beside(at, move) for move in range(4)}
-        return {move for move, to in ahead.items() if to is not None and steps.get(to, -9) == steps[at] - 1}
+        paths = {move: cost[to] + self.entering(to) for move, to in ahead.items() if to is not None and to in cost}
+        return {move for move, least in paths.items() if least == min(paths.values())}
+
+    def entering(self, cell: int) -> int:
+        return 1 if cell in self.visited else self.price
 
 
 def test_a_planner_with_a_compass_bumps_its_way_through_a_known_maze() -> None:
