@@ -26,7 +26,8 @@ ABOVE = """Every rival was put into the same {mazes} mazes, which none of them h
 each; those that learn from nothing made as many as it took. A figure is the steps of all attempts over the steps of all
 shortest ways: 1 is perfect. A failed attempt counts as the horizon, the steps after which it is called off. Below each
 figure stands its 95 % interval, by a bootstrap over the mazes."""
-BELOW = "The last column says how many attempts it takes until the steps are at most {target} times the shortest way."
+BELOW = """The last columns say how many of the first {attempts} attempts reached an exit, and how many attempts it
+takes until the steps are at most {target} times the shortest way."""
 ABOUT = {
     KINDS[0]: "Rivals that were trained on many mazes so as to learn a new one from a few attempts.",
     KINDS[1]: "Rivals that were trained on many mazes for how well they walk, not for how well they learn.",
@@ -50,7 +51,7 @@ def write(found: Comparison, picture: bytes) -> str:
             image,
             "<h2>All mazes</h2>",
             _table(found.rows, 0),
-            f"<p>{BELOW.format(target=TARGET)}</p>",
+            f"<p>{BELOW.format(attempts=SHOWN, target=TARGET)}</p>",
             "<h2>What the learned rule is ahead of</h2>",
             "<ul>",
             *(f"<li>{escape(report.sentence(verdict))}</li>" for verdict in verdicts(found)),

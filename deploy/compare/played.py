@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from deploy.study.curves import LEVEL, RESAMPLES, Estimate, Outcome, Reals, mean_curve
+from deploy.study.curves import LEVEL, RESAMPLES, Estimate, Outcome, Reals, mean_curve, ratios_of_sums
 from deploy.study.exam import Exam
 from protocol.world.cells import EXIT, Bools, Ints
 from protocol.world.maze import Mazes
@@ -56,6 +56,7 @@ class Group:
     mazes: int
     points: tuple[Point, ...]  # at the first ten attempts, and at some of those that follow
     attempts: int  # made at each maze
+    exits: Estimate  # attempts, of the first ten, that reached an exit; the mean over mazes
     reached: Estimate | None  # the first attempt with a ratio of TARGET or less; None: not in these attempts
 
     def at(self, attempt: int) -> Point | None:
@@ -69,7 +70,7 @@ class Group:
             Point(point["attempt"], _read(point["success"]), _read(point["ratio"])) for point in tree["points"]
         )
         reached = _read(tree["reached"]) if tree["reached"] else None
-        return cls(tree["name"], tree["mazes"], points, tree["attempts"], reached)
+        return cls(tree["name"], tree["mazes"], points, tree["attempts"], _read(tree["exits"]), reached)
 
 
 def _read(tree: Mapping[str, Any]) -> Estimate:
@@ -93,7 +94,9 @@ def _group(name: str, played: Played, exam: Exam, row_M: Bools, seed: int) -> Gr
     curve = mean_curve(stages, shortest_M.astype(float), shown, np.random.default_rng([seed, 5]))
     points = tuple(Point(point.attempts, point.success, point.ratio) for point in curve)
     reached = first_reaching(steps_EM, shortest_M.astype(float), np.random.default_rng([seed, 6]))
-    return Group(name, int(row_M.sum()), points, len(steps_EM), reached)
+    exits_GM = found_EM[:SHOWN].sum(axis=0, dtype=float)[None]
+    (exits,) = ratios_of_sums(exits_GM, np.ones_like(exits_GM), np.random.default_rng([seed, 8]))
+    return Group(name, int(row_M.sum()), points, len(steps_EM), exits, reached)
 
 
 def marked(attempts: int) -> Sequence[int]:

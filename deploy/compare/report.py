@@ -16,7 +16,7 @@ from deploy.compare.played import SHOWN, TARGET, Group
 from deploy.process.versions import context
 from deploy.study.curves import Estimate
 
-COLUMNS = (1, 2, 3, 5, 10)  # attempts that have a column
+COLUMNS = (1, 2, 3, 10)  # attempts that have a column
 
 
 def figures(found: Comparison) -> dict[str, Any]:
@@ -48,23 +48,23 @@ def figures(found: Comparison) -> dict[str, Any]:
 
 def heads() -> tuple[str, ...]:
     """Returns the heads of the table's columns."""
-    return ("rival", *(f"attempt {at}" for at in COLUMNS), f"attempts until {TARGET}")
+    return ("rival", *(f"attempt {at}" for at in COLUMNS), f"exits in {SHOWN}", f"attempts until {TARGET}")
 
 
 def cells(row: Row, group: Group) -> list[tuple[str, str]]:
     """Returns each figure of a row as its value and its interval."""
     points = [group.at(at) for at in COLUMNS]
-    return [*(told(point.ratio) if point else ("", "") for point in points), reached(group)]
+    return [*(told(point.ratio) if point else ("", "") for point in points), told(group.exits), reached(group)]
 
 
 def told(figure: Estimate) -> tuple[str, str]:
-    """Writes a ratio and its interval."""
+    """Writes a figure and its interval."""
     return short(figure.value), "-".join(short(end) for end in figure.interval or ())
 
 
-def short(ratio: float) -> str:
-    """Writes a ratio with the digits that matter: near 1, three."""
-    return f"{ratio:.3f}" if ratio < 1.1 else f"{ratio:.2f}"
+def short(figure: float) -> str:
+    """Writes a figure with the digits that matter: near 1, where the best ratios are, three."""
+    return f"{figure:.3f}" if 0.9 < figure < 1.1 else f"{figure:.2f}"
 
 
 def reached(group: Group) -> tuple[str, str]:

@@ -287,6 +287,7 @@ def test_a_failure_counts_as_the_horizon_and_groups_are_of_their_own_mazes() -> 
     failed, walked = both[0].points
     assert (failed.success.value, walked.success.value, walked.ratio.value) == (0, 1, 1)
     assert failed.ratio.value == pytest.approx(8 * 243 / exam.shortest_M.sum())
+    assert (both[0].exits.value, both[0].exits.interval) == (1, (1, 1))
     assert both[1].reached is not None
 
 
