@@ -75,6 +75,15 @@ RIVALS = (
         STEPS | {"inner.rule": "meta-sgd"},
     ),
     trained(
+        "meta-sgd-dreams",
+        "Meta-SGD with dreams",
+        KINDS[0],
+        "Meta-SGD that imagines ways through what it knows, as clew does, without a learned credit: whichever way is "
+        "the shorter is followed. It shows what dreams alone are worth.",
+        "Li et al., arXiv:1707.09835; Dyna: Sutton, 1990.",
+        STEPS | {"inner.rule": "meta-sgd", "inner.cell_step_size": 5.0, "policy.dreams": True},
+    ),
+    trained(
         "maml",
         "MAML",
         KINDS[0],

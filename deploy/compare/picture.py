@@ -68,4 +68,12 @@ def _line(axis: Axes, row: Row, colour: str) -> None:
     )
     ours = row.rival.name == OURS
     axis.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
-    axis.plot(x, y, color=colour, linestyle=DASHES[row.rival.kind], lw=3 if ours else 1.6, label=row.rival.title)
+    axis.plot(
+        x,
+        y,
+        color=colour,
+        linestyle=DASHES[row.rival.kind],
+        lw=3 if ours else 1.6,
+        zorder=3 if ours else 2,
+        label=row.rival.title,
+    )

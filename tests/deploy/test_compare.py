@@ -71,9 +71,9 @@ def test_a_planner_always_goes_the_cheapest_way_through_what_it_does_not_know(
     radius: int, compass: bool, mind: Callable[[World], Mind], price: int
 ) -> None:
     config = changed(SMALL, {"maze.traps": 0.1})
-    exam = exams.held_out(config, None, None, 12, 3)
+    exam = exams.held_out(config, None, None, 8, 3)
     policy = PolicyConfig(dreams=False, radius=radius, compass=compass)
-    walks = walks_of(exam, policy, mind, 4)
+    walks = walks_of(exam, policy, mind, 3)
     for maze in range(len(exam.mazes)):
         slow = SlowPlanner(exam.mazes[maze : maze + 1], policy, price)
         for attempt in steps_of(exam, walks, maze):
@@ -193,12 +193,12 @@ def test_an_explorer_that_can_go_on_only_by_a_trap_that_it_knows_finds_another_w
 
 @pytest.mark.parametrize("compass", [False, True])
 def test_estimates_of_lrta_only_rise_never_say_too_much_and_come_true(compass: bool) -> None:
-    exam = exams.held_out(SMALL, None, None, 20, 2)
+    exam = exams.held_out(SMALL, None, None, 8, 2)
     world = World(exam, PolicyConfig(dreams=False, compass=compass), np.random.default_rng(0))
     mind, known = RealTimeSearch(world), Known.nothing(exam.mazes.cells)
     true_C = to_exit(exam.mazes)
     reachable_C, before_C = true_C != UNREACHABLE, mind.estimate_C.copy()
-    for _ in range(150):
+    for _ in range(100):
         mind.begin(known)
         done = walk(world.sight, world.met, known, 1, exam.horizon_M, mind.choose)
         assert (mind.estimate_C >= before_C).all()
@@ -293,7 +293,7 @@ def test_a_failure_counts_as_the_horizon_and_groups_are_of_their_own_mazes() -> 
 
 @pytest.mark.parametrize("rival", [rival for rival in RIVALS if rival.settings is None], ids=lambda rival: rival.name)
 def test_a_seed_says_how_a_rival_plays(rival: object) -> None:
-    exam = exams.held_out(SMALL, None, None, 8, 0)
+    exam = exams.held_out(SMALL, None, None, 8, 0, horizon=60)
     play = chosen([rival.name])[0].play  # type: ignore[attr-defined]
     one, same, other = (play(Task(exam, SMALL, seed, 30, None), unwatched).steps_EM for seed in (0, 0, 1))
     assert np.array_equal(one, same)
