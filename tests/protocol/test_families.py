@@ -139,7 +139,7 @@ def test_a_random_start_is_any_free_cell_and_exits_are_as_far_from_it_as_they_mu
 
 
 def test_lakes_that_differ_in_their_holes_alone_are_on_both_sides_of_the_split() -> None:
-    lakes = {"family": "blocks", "side": 5, "density": 0.0, "traps": 0.2, "exit": "corner"}
+    lakes: dict[str, Any] = {"family": "blocks", "side": 5, "density": 0.0, "traps": 0.2, "exit": "corner"}
     trained, kept = (draw(200, held_out=side, **lakes) for side in (False, True))
     assert not is_held_out(trained).any()
     assert is_held_out(kept).all()
