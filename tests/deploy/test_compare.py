@@ -142,9 +142,10 @@ def test_a_planner_with_a_compass_bumps_its_way_through_a_known_maze() -> None:
     assert int(every[-1].length_W[0]) == 2
 
 
-def test_a_planner_that_has_died_in_a_trap_does_not_die_there_again() -> None:
+@pytest.mark.parametrize("mind", [Planner, CautiousPlanner, RealTimeSearch, DepthFirst])
+def test_who_has_died_in_a_trap_does_not_die_there_again(mind: Callable[[World], Mind]) -> None:
     exam = exam_of(LAKE)
-    walks = walks_of(exam, PolicyConfig(dreams=False, radius=0, compass=True), Planner, 12)
+    walks = walks_of(exam, PolicyConfig(dreams=False, radius=0, compass=True), mind, 12)
     ends = [int(done.end_W[0]) for done in walks]
     died = [end for end in ends if exam.mazes.cell_C[end] == TRAP]
     assert len(died) == len(set(died))
@@ -181,14 +182,6 @@ def steps_within(cells: set[int], ahead_CA: list[list[int]], start: int, goal: i
                 steps[cell] = steps[at] + 1
                 waiting.append(cell)
     return steps[goal]
-
-
-def test_an_explorer_that_can_go_on_only_by_a_trap_that_it_knows_finds_another_way() -> None:
-    exam = exam_of("S..H.\n.....\n....E")
-    walks = walks_of(exam, BLIND, DepthFirst, 6)
-    died = [int(done.end_W[0]) for done in walks if exam.mazes.cell_C[done.end_W[0]] == TRAP]
-    assert len(died) <= 1
-    assert exam.mazes.cell_C[walks[-1].end_W[0]] == EXIT
 
 
 @pytest.mark.parametrize("compass", [False, True])
@@ -240,7 +233,7 @@ def test_q_learning_learns_of_walls_and_traps_by_bumping_and_dying() -> None:
 
 
 def test_policy_gradient_learns_a_maze_from_nothing() -> None:
-    exam = exam_of(WINDING)
+    exam = exam_of("\n\n".join([WINDING] * 20))
     config = changed(SMALL, NOTHING)
     attempts = policy_gradient(exam, config, np.random.default_rng(0))
     played = tabular.until_learned(attempts, exam, 10, 2000, unwatched)
