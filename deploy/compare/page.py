@@ -15,7 +15,8 @@ from deploy.process.versions import context
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: .9rem; display: block; overflow-x: auto; }
-th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid #ddd; }
+td { white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 small { color: #666; display: block; }
 img { max-width: 100%; }
@@ -28,6 +29,8 @@ shortest ways: 1 is perfect. A failed attempt counts as the horizon, the steps a
 figure stands its 95 % interval, by a bootstrap over the mazes."""
 BELOW = """The last columns say how many of the first {attempts} attempts reached an exit, and how many attempts it
 takes until the steps are at most {target} times the shortest way."""
+AHEAD = """Ahead means that the whole 95 % interval of one lies below that of the other. Where both walk the shortest
+way, as most do in perfect mazes, which have one way only, nobody is ahead."""
 ABOUT = {
     KINDS[0]: "Rivals that were trained on many mazes so as to learn a new one from a few attempts.",
     KINDS[1]: "Rivals that were trained on many mazes for how well they walk, not for how well they learn.",
@@ -53,6 +56,7 @@ def write(found: Comparison, picture: bytes) -> str:
             _table(found.rows, 0),
             f"<p>{BELOW.format(attempts=SHOWN, target=TARGET)}</p>",
             "<h2>What the learned rule is ahead of</h2>",
+            f"<p>{AHEAD}</p>",
             "<ul>",
             *(f"<li>{escape(report.sentence(verdict))}</li>" for verdict in verdicts(found)),
             "</ul>",
