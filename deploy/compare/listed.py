@@ -81,7 +81,9 @@ RIVALS = (
         "Meta-SGD that imagines ways through what it knows, as clew does, without a learned credit: whichever way is "
         "the shorter is followed. It shows what dreams alone are worth.",
         "Li et al., arXiv:1707.09835; Dyna: Sutton, 1990.",
-        STEPS | {"inner.rule": "meta-sgd", "inner.cell_step_size": 5.0, "policy.dreams": True},
+        STEPS
+        | {"inner.rule": "meta-sgd", "inner.cell_step_size": 5.0}
+        | {"policy.dreams": True, "policy.memory": "attempts"},
     ),
     trained(
         "maml",

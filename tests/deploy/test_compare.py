@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from deploy.compare.listed import NOTHING, RIVALS, chosen
 from deploy.compare.minds import NEW_CELL, CautiousPlanner, DepthFirst, Mind, Planner, RandomWalk, RealTimeSearch, World
 from deploy.compare.played import Played, first_reaching, groups, marked
 from deploy.compare.rivals import Task, changed
+from deploy.process.settings import load
 from deploy.study import exam as exams
 from deploy.study.exam import Exam
 from protocol.config import ClewError, Config, MazeConfig, PolicyConfig
@@ -22,6 +24,7 @@ from protocol.world.cells import EXIT, MOVES, TRAP, UNREACHABLE, WALL
 from protocol.world.maze import Mazes, to_exit
 from protocol.world.memory import Known
 from protocol.world.walk import Walk, learned, walk
+from tests import ROOT
 
 SMALL = Config(maze=MazeConfig(family=("perfect", "braided", "blocks", "rooms"), side=9))
 SEEING = PolicyConfig(dreams=False)
@@ -291,6 +294,16 @@ def test_a_seed_says_how_a_rival_plays(rival: object) -> None:
     one, same, other = (play(Task(exam, SMALL, seed, 30, None), unwatched).steps_EM for seed in (0, 0, 1))
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "deploy" / "configs").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_config_can_be_compared(path: Path) -> None:
+    config = load(path)
+    runs = {rival.name: rival.training(config) for rival in RIVALS}
+    assert runs["learned"] == config
+    assert runs["no-adaptation"] == runs["fine-tuned"]
+    assert runs["planner"] is None
+    assert changed(config, NOTHING).policy.memory == "none"
 
 
 def test_an_unknown_rival_is_refused() -> None:
