@@ -83,7 +83,7 @@ def table(found: Comparison) -> Lines:
     grid = Table(caption_justify="left", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     grid.title = f"steps ÷ shortest way, {len(found.exam.mazes)} held-out mazes"
     for at, head in enumerate(heads()):
-        grid.add_column(head, justify="right" if at else "left")
+        grid.add_column(head, justify="right" if at else "left", overflow="fold")
     kind = ""
     for row in found.rows:
         if kind and row.rival.kind != kind:
