@@ -10,6 +10,7 @@ import typer
 from deploy.command import faults, keys
 from deploy.command.actor import actor
 from deploy.command.bench import bench
+from deploy.command.compare import compare
 from deploy.command.config import show_config
 from deploy.command.doctor import doctor
 from deploy.command.evaluate import evaluate
@@ -37,6 +38,7 @@ app.add_typer(keys.app, name="keys")
 app.command("config")(show_config)
 app.command()(doctor)
 app.command()(evaluate)
+app.command()(compare)
 app.command()(export)
 app.command()(page)
 app.command()(bench)

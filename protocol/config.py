@@ -92,7 +92,9 @@ class MazeConfig(Section):
     )
     # Cells along one edge (n), one number or a list.
     side: Annotated[Side | tuple[Side, ...], BeforeValidator(_sides)] = (9, 15)
-    # The start is (0, 0). corner: the exit is (n-1, n-1); center: the middle cells are exits, up to four of them (nine
+    # corner: the start is (0, 0); random: any free cell.
+    start: Literal["corner", "random"] = "corner"
+    # corner: the exit is (n-1, n-1); center: the middle cells are exits, up to four of them (nine
     # in family 'blocks'); random: as many as `exits` says.
     exit: Literal["corner", "random", "center"] = "random"
     exits: Annotated[int, Field(ge=1, le=16)] = 1  # random exits of a maze

@@ -57,21 +57,27 @@ def try_out(config: MazeConfig) -> None:
 def _draw(config: MazeConfig, family: str, side: int, count: int, rng: np.random.Generator, held_out: bool) -> Mazes:
     """Draws `count` mazes of a generated family, and returns those that can be used."""
     blocked = walls_of(config, family, side, count, rng)
-    blocked = blocked[is_held_out(_mazes(blocked.astype(np.uint8))) == held_out]
-    free = ~blocked
+    corner = np.broadcast_to(np.arange(side * side).reshape(side, side) == 0, blocked.shape)
+    if not config.traps:
+        blocked = blocked[is_held_out(_mazes(blocked.astype(np.uint8), corner)) == held_out]
+    free, start = ~blocked, _some(~blocked, 1, rng) if config.start == "random" else corner[: len(blocked)]
     if config.exit == "random":
-        exit = _some(_reached(free, config.min_distance), config.exits, rng)
+        exit = _some(_reached(free, start, config.min_distance), config.exits, rng)
     else:
-        exit = _reached(free) & _exits(config.exit, family, side)
+        exit = _reached(free, start, 1) & _exits(config.exit, family, side)
     solvable_M = exit.any(axis=(1, 2))
-    kind = np.where(exit, np.uint8(EXIT), blocked)[solvable_M]  # a wall is 1, a free cell 0
-    return _mazes(_with_traps(kind, config.traps, rng) if config.traps else kind)
+    kind, start = np.where(exit, np.uint8(EXIT), blocked)[solvable_M], start[solvable_M]  # a wall is 1, a free cell 0
+    if not config.traps:
+        return _mazes(kind, start)
+    mazes = _mazes(*_with_traps(kind, start, config.traps, rng))
+    return mazes[is_held_out(mazes) == held_out]
 
 
-def _mazes(kind: Kinds) -> Mazes:
-    """Makes mazes of their cells [M, n, n]; each starts at (0, 0)."""
+def _mazes(kind: Kinds, start: Bools) -> Mazes:
+    """Makes mazes of their cells [M, n, n], and of the cells where they start."""
     count, side = kind.shape[:2]
-    return Mazes(np.full((count, 2), side, np.int32), np.zeros(count, np.int32), kind.reshape(-1))
+    start_M = start.reshape(count, side * side).argmax(axis=1).astype(np.int32)
+    return Mazes(np.full((count, 2), side, np.int32), start_M, kind.reshape(-1))
 
 
 def _some(cells: Bools, count: int, rng: np.random.Generator) -> Bools:
@@ -102,31 +108,28 @@ def _exits(exit: str, family: str, side: int) -> Bools:
     return exits
 
 
-def _with_traps(kind: Kinds, share: float, rng: np.random.Generator) -> Kinds:
-    """Turns each free cell but the start into a trap with chance `share`, in mazes [M, n, n].
+def _with_traps(kind: Kinds, start: Bools, share: float, rng: np.random.Generator) -> tuple[Kinds, Bools]:
+    """Turns each free cell but the start into a trap with chance `share`, in mazes [M, n, n]; returns starts, too.
 
     Mazes in which an exit can no longer be reached are dropped.
     """
-    trap = (kind == FREE) & (rng.random(kind.shape, np.float32) < share)
-    trap[:, 0, 0] = False
+    trap = (kind == FREE) & (rng.random(kind.shape, np.float32) < share) & ~start
     kind = np.where(trap, np.uint8(TRAP), kind)
-    lost = (kind == EXIT) & ~_reached((kind == FREE) | (kind == EXIT))
+    lost = (kind == EXIT) & ~_reached((kind == FREE) | (kind == EXIT), start)
     solvable_M: Bools = ~lost.any(axis=(1, 2))
-    return kind[solvable_M]
+    return kind[solvable_M], start[solvable_M]
 
 
-def _reached(free: Bools, min_distance: int = 0) -> Bools:
-    """Returns [M, n, n] True for the cells that can be reached from (0, 0), in `min_distance` steps or more.
+def _reached(free: Bools, start: Bools, min_distance: int = 0) -> Bools:
+    """Returns [M, n, n] True for the cells that can be reached from the start, in `min_distance` steps or more.
 
     The cells of all mazes are the bits of one number, and a shift moves them all.
     """
     count, side = free.shape[:2]
     width = side + 1  # a wall right of each row and below the last keeps every move inside its maze
-    walled = np.zeros((count, width, width), np.bool_)
-    walled[:, :side, :side] = free
-    start = np.zeros_like(walled)
-    start[:, 0, 0] = True
-    frontier, unreached = (int.from_bytes(np.packbits(cells).tobytes()) for cells in (start, walled & ~start))
+    walled, starts = np.zeros((2, count, width, width), np.bool_)
+    walled[:, :side, :side], starts[:, :side, :side] = free, start
+    frontier, unreached = (int.from_bytes(np.packbits(cells).tobytes()) for cells in (starts, walled & ~starts))
     far = level = 0
     while frontier:
         if level >= min_distance:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.compiled import compiled, plain
-from protocol.world.cells import EXIT, FREE, MOVES, UNREACHABLE, WALL, Bools, Indices, Ints, Kinds, MazeError
+from protocol.world.cells import EXIT, FREE, MOVES, TRAP, UNREACHABLE, WALL, Bools, Indices, Ints, Kinds, MazeError
 from protocol.world.drawing import Drawing, drawings, to_text
 
 
@@ -141,11 +141,12 @@ def read_mazes(path: str | Path) -> list[NamedMaze]:
 
 
 def held_out(mazes: Mazes) -> Bools:
-    """Says which mazes are never trained on [M]: about one grid in ten, by a hash of the cells that are no walls.
+    """Says which mazes are never trained on [M]: about one grid in ten, by a hash of the free cells and the exits.
 
-    Start, exits, traps and the walls around play no part, so what differs in these alone stays on the same side.
+    Start, exits and the walls around play no part, so what differs in these alone stays on the same side; nor does it
+    matter whether a cell is a wall or a trap.
     """
-    cell_X = np.flatnonzero(mazes.cell_C != WALL)
+    cell_X = np.flatnonzero((mazes.cell_C != WALL) & (mazes.cell_C != TRAP))
     code_C = np.concatenate([_codes(0, 0), *(_codes(*shape) for shape in mazes.shape_M2.tolist())])
     places = code_C.take(cell_X).tobytes()
     ends = 2 * np.searchsorted(cell_X, np.append(mazes.offset_M, mazes.cells))  # bytes

@@ -128,6 +128,24 @@ def test_no_exit_is_cut_off_by_traps(family: str, exit: str) -> None:
     assert TRAP in mazes.cell_C
 
 
+@pytest.mark.parametrize("family", GENERATED)
+def test_a_random_start_is_any_free_cell_and_exits_are_as_far_from_it_as_they_must_be(family: str) -> None:
+    mazes = draw(300, family=family, side=9, start="random", min_distance=3, traps=0.02)
+    assert (mazes.cell_C[mazes.first_M] == FREE).all()
+    assert len(np.unique(mazes.start_M)) > 20
+    assert set(shortest_M(mazes).tolist()) >= {3, 4, 5}
+    assert (shortest_M(mazes) >= 3).all()
+    assert (shortest_M(mazes) != UNREACHABLE).all()
+
+
+def test_lakes_that_differ_in_their_holes_alone_are_on_both_sides_of_the_split() -> None:
+    lakes: dict[str, Any] = {"family": "blocks", "side": 5, "density": 0.0, "traps": 0.2, "exit": "corner"}
+    trained, kept = (draw(200, held_out=side, **lakes) for side in (False, True))
+    assert not is_held_out(trained).any()
+    assert is_held_out(kept).all()
+    assert {cells.tobytes() for cells in grids(trained)}.isdisjoint(cells.tobytes() for cells in grids(kept))
+
+
 def test_the_wanted_share_of_free_cells_are_traps() -> None:
     # In an open field hardly any maze is dropped, so the share is not bent.
     cells = draw(400, held_out=True, family="blocks", density=0.02, side=20, traps=0.1, exits=4).cell_C

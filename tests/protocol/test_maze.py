@@ -379,11 +379,11 @@ def test_about_one_grid_in_ten_is_held_out() -> None:
     assert 0.09 < held_out(mazes).mean() < 0.11
 
 
-def test_start_exits_traps_and_walls_around_do_not_change_the_side_of_the_split() -> None:
+def test_start_exits_and_walls_around_do_not_change_the_side_of_the_split_and_a_trap_is_as_a_wall() -> None:
     mazes = random_mazes(0, 500, 7)
     sides = held_out(mazes)
     assert 0 < sides.sum() < len(mazes)
-    walls_alone = np.where(mazes.cell_C == WALL, WALL, FREE).astype(np.uint8)
+    walls_alone = np.where((mazes.cell_C == WALL) | (mazes.cell_C == TRAP), WALL, FREE).astype(np.uint8)
     np.testing.assert_array_equal(held_out(Mazes(mazes.shape_M2, mazes.start_M * 0, walls_alone)), sides)
     added = [((0, index % 3), (0, index % 4)) for index in range(len(mazes))]
     padded = [np.pad(kind, more, constant_values=WALL) for kind, more in zip(kinds(mazes), added, strict=True)]

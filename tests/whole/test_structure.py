@@ -27,9 +27,10 @@ MAY_SEE = {
     "protocol.learning": {"protocol.world", "protocol.learning", "protocol.compiled"},
 }
 UPSTAIRS = {  # what a room of deploy does not import
-    "deploy.process": ("deploy.study", "deploy.page", "deploy.command", "deploy.cli", "deploy.ray"),
-    "deploy.study": ("deploy.page", "deploy.command", "deploy.cli", "deploy.ray"),
-    "deploy.page": ("deploy.command", "deploy.cli", "deploy.ray"),
+    "deploy.process": ("deploy.study", "deploy.compare", "deploy.page", "deploy.command", "deploy.cli", "deploy.ray"),
+    "deploy.study": ("deploy.compare", "deploy.page", "deploy.command", "deploy.cli", "deploy.ray"),
+    "deploy.compare": ("deploy.page", "deploy.command", "deploy.cli", "deploy.ray"),
+    "deploy.page": ("deploy.compare", "deploy.command", "deploy.cli", "deploy.ray"),
 }
 OUTSIDE = {"zmq", "msgpack", "socket", "asyncio", "threading", "time", "signal", "subprocess", "prometheus_client"}
 IMPURE = {  # what may know of sockets, clocks, threads and metrics: all the rest of the three packages is mathematics
