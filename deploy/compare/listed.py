@@ -1,6 +1,6 @@
 """The list of rivals: what each does in plain words, where it comes from, and how it plays.
 
-A rival that is a training run of clew with other settings is one entry here, made by `trained`; the first is clew itself.
+A rival that is a training run of clew with other settings is one entry here, made by `trained`; clew is the first.
 """
 
 from __future__ import annotations
