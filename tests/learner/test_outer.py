@@ -25,7 +25,7 @@ from tests.parts.robot import Drawing, Past
 from tests.parts.stepwise import Estimator
 
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
-TEXTS = ["S.#\n..E", "S..\n.#H\n..E\nE.."]
+TEXTS = ["S.#\n..E", "S..\n.#H\n..E\nE.#"]
 MAZES = Mazes.from_text("\n\n".join(TEXTS))
 
 

@@ -21,7 +21,7 @@ from protocol.world.maze import Mazes
 from protocol.world.senses import Observations, Sight, open_moves
 from tests.parts.batches import batch_of, make_config, random_theta, tried
 
-MAZES = Mazes.from_text("S.#\n..E\n\nS..\n.#H\n..E\nE..\n\nS.\n#E")
+MAZES = Mazes.from_text("S.#\n..E\n\nS..\n.#H\n..E\nE.#\n\nS.\n#E")
 MEMORIES = ["none", "attempts"]
 
 
