@@ -15,10 +15,17 @@ torch.set_num_threads(1)  # as the processes do; two threads of a test fight ove
 
 # What takes longest. It comes first: where several workers take a file each, none is left alone with it in the end.
 LONG = [
-    *("test_cli.py", "test_parallel.py", "test_audit.py", "test_flood.py", "test_api.py", "test_doctor.py"),
-    *("test_namespaces.py", "test_security.py", "test_network.py", "test_faults.py", "test_output.py"),
-    *("test_compare_command.py", "test_compare.py"),
-    *("test_processes.py", "test_actors_machine.py", "test_compiled.py", "test_evaluation.py", "test_fuzz.py"),
+    *("test_parallel.py", "test_cli.py", "test_audit.py", "test_compiled.py", "test_processes.py", "test_flood.py"),
+    *("test_actors_machine.py", "test_security.py", "test_doctor.py", "test_network.py", "test_api.py"),
+    *("test_compare_command.py", "test_faults.py", "test_namespaces.py", "test_estimators.py", "test_evaluation.py"),
+    *(
+        "test_unsensed.py",
+        "test_memory_oracle.py",
+        "test_output.py",
+        "test_fuzz.py",
+        "test_traces.py",
+        "test_compare.py",
+    ),
 ]
 
 

@@ -241,10 +241,10 @@ def test_theta_is_the_same_where_leases_differ_in_family_and_side(tmp_path: Path
         CONFIG.model_dump()
         | {
             "maze": {"family": ["perfect", "rooms", "blocks"], "side": [5, 7], "min_distance": 2, "traps": 0.05},
-            "inner": {"steps": 3},
+            "inner": {"steps": 2},
             "outer": {"attempts": 1},
             "policy": {"hidden": 8, "kind": kind, "dreams": kind != "recurrent"},
-            "run": CONFIG.run.model_dump() | {"audit": 1.0},
+            "run": CONFIG.run.model_dump() | {"audit": 1.0, "updates": 6},
         }
     )
     found = []
