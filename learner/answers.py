@@ -13,7 +13,7 @@ from learner.crew import Place
 from learner.reception import Reception
 from learner.roster import Roster
 from learner.schedule import Schedule
-from learner.trail import Trail
+from learner.traces import Trail
 from protocol.config import Config
 from protocol.wire.learner_links import Received
 from protocol.wire.messages import Rollouts

@@ -21,7 +21,7 @@ from learner.ascent import Floats
 from learner.reception import Damper, Reception
 from learner.roster import Roster
 from learner.schedule import Schedule
-from learner.trail import Trail
+from learner.traces import Trail
 from protocol.config import Config
 from protocol.wire.frames import WireError, encode
 from protocol.wire.learner_links import LearnerLinks, Received

@@ -19,7 +19,7 @@ from deploy.process.versions import require
 
 if TYPE_CHECKING:
     from deploy.compare.compare import Row
-    from deploy.compare.rivals import Rival
+    from deploy.compare.rival import Rival
 
 
 def compare(

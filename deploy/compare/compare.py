@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from deploy.compare.listed import chosen
 from deploy.compare.played import SHOWN, Group, groups
-from deploy.compare.rivals import OURS, Rival, Task, changed
+from deploy.compare.rival import OURS, Rival, Task, changed
+from deploy.compare.rivals import chosen
 from deploy.compare.training import folder_of, trained
 from deploy.process.versions import context
 from deploy.study import exam as exams
@@ -27,7 +27,7 @@ from protocol.config import ClewError, Config
 
 PLAYED_BY = (
     "gradient",
-    "listed",
+    "rival",
     "minds",
     "played",
     "rivals",

@@ -9,7 +9,7 @@ from html import escape
 from deploy.compare import report
 from deploy.compare.compare import Comparison, Row, verdicts
 from deploy.compare.played import SHOWN, TARGET
-from deploy.compare.rivals import KINDS
+from deploy.compare.rival import KINDS
 from deploy.process.versions import context
 
 STYLE = """

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from deploy.compare.compare import Comparison, Row
-from deploy.compare.rivals import KINDS, OURS
+from deploy.compare.rival import KINDS, OURS
 
 LEAST = 0.0005  # the least share above the shortest way that is drawn: what is below is drawn here
 TICKS = (0.001, 0.01, 0.05, 0.2, 1, 4, 19)  # shares above the shortest way that have a tick

@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from deploy.page import shipped
 from deploy.page.guard import Connection, Guard, body_of
-from deploy.page.records import History
+from deploy.page.history import History
 from deploy.page.trying import MOST_ATTEMPTS, MOST_SIDE, Shown, attempts_of, one_maze, tried
 from deploy.study import exam
 from deploy.study.evaluate import Run, adapting, opened

@@ -12,10 +12,10 @@ import pytest
 
 from deploy.compare import minds, tabular
 from deploy.compare.gradient import policy_gradient
-from deploy.compare.listed import NOTHING, RIVALS, chosen
 from deploy.compare.minds import NEW_CELL, CautiousPlanner, DepthFirst, Mind, Planner, RandomWalk, RealTimeSearch, World
 from deploy.compare.played import Played, first_reaching, groups, marked
-from deploy.compare.rivals import Task, changed
+from deploy.compare.rival import Task, changed
+from deploy.compare.rivals import NOTHING, RIVALS, chosen
 from deploy.process.settings import load
 from deploy.study import exam as exams
 from deploy.study.exam import Exam

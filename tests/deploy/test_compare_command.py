@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from deploy.compare.listed import RIVALS
+from deploy.compare.rivals import RIVALS
 from tests.deploy.test_cli import TINY, clew, running, wait_until
 
 MAZES = ["--count", "8", "--updates", "3"]

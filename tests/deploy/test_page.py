@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 import clew
-from deploy.page import guard, records, server, shipped, trying
+from deploy.page import guard, history, server, shipped, trying
 from deploy.page.dreams import Line
-from deploy.page.records import History
+from deploy.page.history import History
 from deploy.page.trying import tried
 from deploy.process.settings import load as load_config
 from deploy.process.versions import require
@@ -201,12 +201,12 @@ def test_the_stream_tells_what_there_is_and_what_comes_and_begins_anew_where_rec
         coming = events(iter(connection.getresponse()))
         name, points = next(coming)
         assert (name, [point[0] for point in points]) == ("history", [1, 2])
-        assert points[0] == list(records.point(record_of(1)))
+        assert points[0] == list(history.point(record_of(1)))
         with file.open("ab") as added:
             added.write(record_of(3).line[50:] + b"no record\n" + record_of(4).line)
-        assert next(coming) == ("points", [list(records.point(record_of(update))) for update in (3, 4)])
+        assert next(coming) == ("points", [list(history.point(record_of(update))) for update in (3, 4)])
         file.write_bytes(record_of(1).line)
-        assert next(coming) == ("history", [list(records.point(record_of(1)))])
+        assert next(coming) == ("history", [list(history.point(record_of(1)))])
 
 
 def test_all_who_watch_are_told_of_every_update(tmp_path: Path) -> None:
@@ -246,8 +246,8 @@ def test_records_that_were_cut_back_and_written_again_are_kept_once(tmp_path: Pa
 
 
 def test_a_long_history_is_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "MOST_POINTS", 10)
-    monkeypatch.setattr(records, "READ_BYTES", 5_000)
+    monkeypatch.setattr("deploy.page.history.MOST_POINTS", 10)
+    monkeypatch.setattr("deploy.page.history.READ_BYTES", 5_000)
     (tmp_path / "updates.jsonl").write_bytes(b"".join(record_of(update).line for update in range(1, 1_001)))
     history = History(tmp_path)
     while history.refresh():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import clew
-from deploy.page import records, shipped
+from deploy.page import history, shipped
 from tests.deploy.test_cli import wait_until
 from tests.parts.deadline import DEADLINE_S
 from tests.parts.page import Served, serving
@@ -274,7 +274,7 @@ def test_the_run_is_watched_as_it_goes_on(page: Page, served: Served) -> None:
     page.click("#to-watch")
     wait_until(lambda: page.inner_text("#watching") == "39 updates")
     assert page.locator("#charts svg").count() == 4
-    assert records.point(record_of(39)).actors == 2
+    assert history.point(record_of(39)).actors == 2
     assert "at work 2" in page.inner_text("#charts")
     with (Path(served.process.args[1]) / "updates.jsonl").open("ab") as file:
         file.write(record_of(40).line)

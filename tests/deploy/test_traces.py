@@ -18,7 +18,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from deploy.process.traces import ENDPOINTS, telling
-from learner.trail import Trail
+from learner.traces import Trail
 from protocol.wire.messages import Lease
 from protocol.wire.traces import Span, lease_of, trace_of, update_of
 from tests import ROOT

@@ -39,7 +39,7 @@ IMPURE = {  # what may know of sockets, clocks, threads and metrics: all the res
     "protocol.wire.reach",
     *("actors.actor", "actors.metrics", "actors.rollout"),  # the last: how long each part of its work took
     *("learner.clerk", "learner.roster", "learner.answers", "learner.reception", "learner.audit"),
-    *("learner.learner", "learner.metrics", "learner.parallel", "learner.trail"),
+    *("learner.learner", "learner.metrics", "learner.parallel", "learner.traces"),
 }
 # The words with which no docstring may begin, since what follows needs the name above it.
 LEANING = {
