@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
+from deploy.study.records import Reader
 from learner.record import Record
+from protocol.config import ClewError
 
 MOST_POINTS = 2_000  # that are kept: beyond twice as many, every second one goes
 READ_BYTES = 4 << 20  # at a time
@@ -31,39 +32,29 @@ class History:
         """Starts with nothing read. Without a run directory there will never be anything."""
         self.points: list[Point] = []
         self.beginnings = 0  # how often it began anew: a run that is resumed may cut its records back
-        self._path = run_dir and run_dir / "updates.jsonl"
-        self._file, self._place = 0, 0  # the file's inode, and how much of it is read
+        self._run_dir = run_dir
+        self._reader: Reader | None = None  # once there are records
         self._stride = 1  # every so many updates one is kept
 
     def refresh(self) -> bool:
         """Reads some of what was written since; returns whether there may be more."""
         try:
-            if not self._path or not self._path.is_file():  # a pipe would block
+            anew = self._reader is None
+            if not self._run_dir:
                 return False
-            with self._path.open("rb") as file:
-                about = os.fstat(file.fileno())
-                if about.st_ino != self._file or about.st_size < self._place:
-                    self._begin(about.st_ino)
-                file.seek(self._place)
-                chunk = file.read(READ_BYTES)
-        except OSError:
+            self._reader = self._reader or Reader(self._run_dir)
+            cut, records = self._reader.more(READ_BYTES)
+        except ClewError:  # there are none so far, or they cannot be read now
             return False
-        whole = chunk.rfind(b"\n") + 1  # the rest of a line is still being written
-        self._place += whole or (len(chunk) if len(chunk) == READ_BYTES else 0)
-        for line in chunk[:whole].splitlines():
-            self._add(line)
-        return len(chunk) == READ_BYTES
+        if anew or cut:
+            self.points, self._stride = [], 1
+            self.beginnings += 1
+        for record in records:
+            self._add(record)
+        return self._reader.is_behind
 
-    def _begin(self, file: int) -> None:
-        self.points, self._file, self._place, self._stride = [], file, 0, 1
-        self.beginnings += 1
-
-    def _add(self, line: bytes) -> None:
-        """Keeps a record's figures; lines that are no records are passed over, as the learner does."""
-        try:
-            record = Record.of(line)
-        except ValueError:
-            return
+    def _add(self, record: Record) -> None:
+        """Keeps a record's figures."""
         if self.points and record.update <= self.points[-1].update:  # cut back, and longer again since
             self.points = [kept for kept in self.points if kept.update < record.update]
             self.beginnings += 1

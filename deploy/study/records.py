@@ -47,11 +47,12 @@ class Reader:
         if not self.path.is_file():
             raise ClewError(f"{run_dir} holds no updates.jsonl, which is the record of a run; name a run's directory")
         self._place, self._last = 0, b""  # the bytes that have been read, and the last line of them
+        self.is_behind = False  # True where the last call of `more` left something
 
-    def more(self) -> tuple[bool, list[Record]]:
+    def more(self, most_bytes: int = -1) -> tuple[bool, list[Record]]:
         """Returns whether all begins anew, since what was read is no longer there, and the records that are new.
 
-        A line that is no record is left out.
+        A line that is no record is left out. `most_bytes` are read at a time; -1: all that there are.
         """
         try:
             with self.path.open("rb") as file:
@@ -59,12 +60,15 @@ class Reader:
                 anew = file.read(len(self._last)) != self._last
                 if anew:
                     self._place, self._last = file.seek(0), b""
-                lines = file.read().splitlines(keepends=True)
+                chunk = file.read(most_bytes)
         except OSError as error:
             raise ClewError(f"cannot read {self.path}: {error.strerror}; give access") from None
-        if lines and not lines[-1].endswith(b"\n"):  # it is being written
-            lines.pop()
-        self._place += sum(map(len, lines))
+        self.is_behind = len(chunk) == most_bytes
+        whole = chunk.rfind(b"\n") + 1  # the rest of a line is still being written
+        lines = chunk[:whole].splitlines(keepends=True)
+        if self.is_behind and not whole:  # no record is as long
+            lines, whole = [chunk], len(chunk)
+        self._place += whole
         self._last = lines[-1] if lines else self._last
         records: list[Record] = []
         for line in lines:
