@@ -35,7 +35,8 @@ def compare(
         bool,
         typer.Option(
             "--quick",
-            help="100 mazes, a fifth of the updates, at most 500 attempts: under 10 minutes on two cores. "
+            help="100 mazes, a fifth of the updates, at most 500 attempts, RL² only by name: under 10 minutes on two "
+            "cores. "
             "If not given: 500 mazes, all updates, at most 5,000 attempts: under two hours.",
         ),
     ] = False,

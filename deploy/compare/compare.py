@@ -78,10 +78,13 @@ class Comparison:
 
 
 def planned(config: Config, out: Path, names: list[str] | None, quick: bool, mazes: int | None, actors: int) -> Plan:
-    """Makes the plan: a quick one has a fifth of the mazes and of the updates, and a tenth of the attempts at most."""
+    """Makes the plan: a quick one has a fifth of the mazes and of the updates, and a tenth of the attempts at most.
+
+    It leaves out rivals that take long to train, unless they are named.
+    """
     if quick:
         config = changed(config, {"run.updates": max(1, config.run.updates // 5)})
-    return Plan(config, chosen(names), out, mazes or (100 if quick else 500), 500 if quick else 5000, actors)
+    return Plan(config, chosen(names, quick), out, mazes or (100 if quick else 500), 500 if quick else 5000, actors)
 
 
 def compare(plan: Plan, watch: Watch) -> Comparison:

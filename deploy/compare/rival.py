@@ -50,10 +50,13 @@ class Rival:
     source: str
     play: Play
     settings: Settings | None = None  # what its training changes in the config; None: nothing is trained
+    updates: float = 1.0  # of its training, as a share of the config's; below 1 each takes long
 
     def training(self, config: Config) -> Config | None:
         """Returns the config of its training run; None for a rival that trains nothing."""
-        return None if self.settings is None else changed(config, self.settings)
+        if self.settings is None:
+            return None
+        return changed(config, {"run.updates": max(1, round(self.updates * config.run.updates)), **self.settings})
 
 
 def changed(config: Config, settings: Settings) -> Config:
@@ -74,12 +77,14 @@ def trained(
     settings: Settings,
     plays: Settings | None = None,
     each: int | None = None,
+    updates: float = 1.0,
 ) -> Rival:
     """Makes a rival of a training run of clew with some settings changed, which then makes ten attempts at each maze.
 
     Args:
       plays: what changes, beside `settings`, once it is trained.
       each: attempts before each inner step when it plays; as in its training if None.
+      updates: of its training, as a share of the config's.
     """
 
     def play(task: Task, progress: Progress) -> Played:
@@ -93,7 +98,7 @@ def trained(
             found_EM[:, portion.rows], steps_EM[:, portion.rows] = some.found_EM, some.steps_EM
         return Played(found_EM, steps_EM)
 
-    return Rival(name, title, kind, words, source, play, settings)
+    return Rival(name, title, kind, words, source, play, settings, updates)
 
 
 def untrained(

@@ -135,6 +135,7 @@ RIVALS = (
         "ended. Its state goes on from attempt to attempt, and is all that it learns of a maze.",
         "Duan et al., arXiv:1611.02779; Wang et al., arXiv:1611.05763.",
         RECURRENT | {"policy.memory": "none"},
+        updates=0.3,
     ),
     trained(
         "rl2-memory",
@@ -143,6 +144,7 @@ RIVALS = (
         "The same network, which also senses where it has been, in this attempt and in earlier ones.",
         "The same, and the marks of Trémaux.",
         RECURRENT | {"policy.memory": "attempts"},
+        updates=0.3,
     ),
     trained(
         "no-adaptation",
@@ -235,10 +237,14 @@ RIVALS = (
 )
 
 
-def chosen(names: list[str] | None) -> tuple[Rival, ...]:
-    """Returns the rivals with these names, or all; raises ClewError at an unknown one."""
+def chosen(names: list[str] | None, quick: bool = False) -> tuple[Rival, ...]:
+    """Returns the rivals with these names, or all; if `quick`, all that do not take long to train.
+
+    Raises ClewError at an unknown name.
+    """
     known = {rival.name: rival for rival in RIVALS}
     for name in names or ():
         if name not in known:
             raise ClewError(f"there is no rival '{name}'; choose from {', '.join(known)}")
-    return tuple(rival for rival in RIVALS if not names or rival.name in names)
+    wanted = names or [rival.name for rival in RIVALS if not quick or rival.updates == 1.0]
+    return tuple(rival for rival in RIVALS if rival.name in wanted)

@@ -322,3 +322,12 @@ def test_attempts_of_a_mind_are_collected_attempt_by_attempt() -> None:
     played = minds.attempts(world, Planner(world), exam, 2)
     assert played.steps_EM.tolist() == [[1, 2], [1, 2]]
     assert played.found_EM.all()
+
+
+def test_a_quick_comparison_leaves_out_what_takes_long_to_train_unless_it_is_named() -> None:
+    left_out = {rival.name for rival in chosen(None)} - {rival.name for rival in chosen(None, quick=True)}
+    assert left_out == {"rl2", "rl2-memory"}
+    assert [rival.name for rival in chosen(["rl2"], quick=True)] == ["rl2"]
+    run = chosen(["rl2"])[0].training(SMALL)
+    assert run is not None
+    assert run.run.updates == max(1, round(0.3 * SMALL.run.updates))
