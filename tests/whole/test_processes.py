@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -182,6 +183,7 @@ class Impostor:
         name: str = "impostor",
     ) -> None:
         self.links = ActorLinks(address, keys)
+        self.inbox: deque[Message] = deque()  # what came and was not asked for so far
         self.say(Hello(contract, name, capacity, ""))
 
     def say(self, message: Message) -> None:
@@ -194,14 +196,16 @@ class Impostor:
             assert time.monotonic() < deadline, "there was never room for a message"
 
     def hears(self, kind: type[Message] | UnionType, count: int = 1) -> list[Any]:
-        """The next `count` messages of a kind; others are passed over."""
+        """The next `count` messages of a kind; others before them are passed over, and what comes after them stays."""
         found: list[Message] = []
         deadline = time.monotonic() + DEADLINE_S
         while len(found) < count:
             assert time.monotonic() < deadline, f"no {kind} came"
-            messages = [decode(frames, ACTOR_LIMITS) for frames in self.links.receive(1.0)]
-            found += [message for message in messages if isinstance(message, kind)]
-        return found[:count]
+            if not self.inbox:
+                self.inbox.extend(decode(frames, ACTOR_LIMITS) for frames in self.links.receive(1.0))
+            elif isinstance(message := self.inbox.popleft(), kind):
+                found.append(message)
+        return found
 
     def works(self, lease: Lease, config: Config) -> Rollouts:
         self.say(Fetch(lease.version))
