@@ -112,11 +112,11 @@ class MazeEnv(gymnasium.Env[Bits, np.int64]):
 
     def step(self, action: np.int64) -> tuple[Bits, float, bool, bool, dict[str, Any]]:
         """Makes a move: returns the observation after it, its reward, whether the episode has ended, and why."""
-        if self._walkers.are_there:
+        if self._walkers.are_done:
             raise gymnasium.error.ResetNeeded("the episode has ended; call reset()")
         before = self.cell
         self._walkers.go(self._here, np.array([action], np.uint8))
-        over = self._walkers.are_there
+        over = self._walkers.are_done
         if over:
             walk = self._walkers.walk()
             self._at_W = walk.end_W

@@ -72,7 +72,7 @@ class Walkers:
         self.memory.enter(self._walker_W, self._at_W, self._at_W + self._shift_W)
 
     @property
-    def are_there(self) -> bool:
+    def are_done(self) -> bool:
         """Says whether every attempt has ended."""
         return not len(self._walker_W)
 
@@ -139,7 +139,7 @@ def walk(
       choose: the policy, or a record of moves.
     """
     walkers = Walkers(sight, met, known, attempts, horizon_M)
-    while not walkers.are_there:
+    while not walkers.are_done:
         here = walkers.look()
         walkers.go(here, choose(here))
     return walkers.walk()

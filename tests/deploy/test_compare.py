@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from pathlib import Path
@@ -25,6 +24,7 @@ from protocol.world.maze import Mazes, to_exit
 from protocol.world.memory import Known
 from protocol.world.walk import Walk, learned, walk
 from tests import ROOT
+from tests.deploy.test_evaluation import steps_within
 
 SMALL = Config(maze=MazeConfig(family=("perfect", "braided", "blocks", "rooms"), side=9))
 SEEING = PolicyConfig(dreams=False)
@@ -173,18 +173,6 @@ def test_an_explorer_walks_each_passage_twice_at_most_and_then_the_best_way_that
         visited = {cell for step in first for cell in (step[0], step[2])}
         for again in later:
             assert len(again) == steps_within(visited, ahead, first[0][0], first[-1][2])
-
-
-def steps_within(cells: set[int], ahead_CA: list[list[int]], start: int, goal: int) -> int:
-    """Breadth-first, a cell at a time."""
-    steps, waiting = {start: 0}, deque([start])
-    while goal not in steps:
-        at = waiting.popleft()
-        for cell in ahead_CA[at]:
-            if cell in cells and cell not in steps:
-                steps[cell] = steps[at] + 1
-                waiting.append(cell)
-    return steps[goal]
 
 
 @pytest.mark.parametrize("compass", [False, True])
