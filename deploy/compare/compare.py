@@ -26,12 +26,13 @@ from deploy.study.exam import Exam
 from protocol.config import ClewError, Config
 
 PLAYED_BY = (
-    "gradient",
-    "rival",
-    "minds",
-    "played",
-    "rivals",
-    "tabular",
+    "compare/gradient",
+    "compare/rival",
+    "compare/minds",
+    "compare/played",
+    "compare/rivals",
+    "compare/tabular",
+    "study/explorer",
 )  # the files that decide a rival's figures
 
 
@@ -120,8 +121,8 @@ def _row(rival: Rival, plan: Plan, exam: Exam, watch: Watch) -> Row:
 
 def inputs_of(rival: Rival, task: Task) -> dict[str, Any]:
     """Returns all that decides a rival's figures, as JSON holds it."""
-    here = Path(__file__).parent
-    sources = b"".join((here / f"{name}.py").read_bytes() for name in PLAYED_BY)
+    deploy = Path(__file__).parents[1]
+    sources = b"".join((deploy / f"{name}.py").read_bytes() for name in PLAYED_BY)
     return {
         "rival": rival.name,
         "config": task.config.model_dump(mode="json"),

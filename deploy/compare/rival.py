@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deploy.compare import minds
-from deploy.compare.minds import Mind, World
 from deploy.compare.played import SHOWN, Played
 from deploy.compare.tabular import Progress
 from deploy.process.settings import validated
 from deploy.study.evaluate import adapting, portions
 from deploy.study.exam import Exam
+from deploy.study.explorer import Mind, World, attempts
 from protocol.config import Config
 from protocol.world.cells import Floats
 
@@ -109,8 +108,9 @@ def untrained(
     def play(task: Task, progress: Progress) -> Played:
         policy = task.config.policy
         senses = {"memory": "attempts", "dreams": False, "compass": policy.compass if compass is None else compass}
-        world = World(task.exam, policy.model_copy(update=senses), rng_of(task, name))
-        return minds.attempts(world, mind(world), task.exam, SHOWN)
+        mazes, horizon_M = task.exam.mazes, task.exam.horizon_M
+        world = World(mazes, policy.model_copy(update=senses), rng_of(task, name))
+        return Played.of(attempts(world, mind(world), horizon_M, SHOWN), mazes, horizon_M)
 
     return Rival(name, title, "no learning", words, source, play)
 

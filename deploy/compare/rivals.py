@@ -10,6 +10,7 @@ from deploy.compare.gradient import policy_gradient
 from deploy.compare.played import SHOWN, Played
 from deploy.compare.rival import KINDS, OURS, Rival, Settings, Task, changed, rng_of, trained, untrained
 from deploy.compare.tabular import Progress
+from deploy.study.explorer import DepthFirst
 from protocol.config import ClewError
 
 # Actions, values and gradients of a single maze take no dreams: those are a planner's.
@@ -191,7 +192,7 @@ RIVALS = (
         "Goes wherever it has not been, turns back at dead ends, forgets nothing; once it has found the exit, it takes "
         "the best way that it knows, for ever.",
         "Lucas, Récréations mathématiques, 1882, after Trémaux.",
-        minds.DepthFirst,
+        DepthFirst,
     ),
     untrained(
         "planner",

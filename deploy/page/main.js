@@ -97,10 +97,8 @@ function steps(trial, cells, found) {
 
 /** A line for each attempt, and two for the explorer. */
 function results(trial) {
-  const { explorer } = trial;
   const lines = trial.attempts.map((one, number) => ({ name: `attempt ${number + 1}`, number, ...steps(trial, one.cells, one.found) }));
-  lines.push({ name: "explorer", ...steps(trial, explorer.first, explorer.found) });
-  lines.push({ name: "explorer, then", ...steps(trial, explorer.then, explorer.found) });
+  trial.explorer.forEach(({ cells, found }, at) => lines.push({ name: at ? "explorer, then" : "explorer", ...steps(trial, cells, found) }));
   const most = Math.max(...lines.map(({ count }) => count));
   const table = document.createElement("table");
   const head = table.createTHead().insertRow();
@@ -153,12 +151,12 @@ function show() {
     if (!box.checked) for (const layer of box.dataset.layer === "marks" ? ["earlier", "used"] : [box.dataset.layer]) delete layers[layer];
   }
   boards.robot.show({ maze, robot: one.cells[time], cursor: editor.cursor, ...layers });
-  const way = player.explorer;
+  const { cells: way, found } = player.explorer;
   const there = Math.min(step, way.length - 1);
   boards.explorer.show({ maze, trail: way.slice(0, there + 1), robot: way[there] });
   caption("robot-says", `The robot, attempt ${number + 1} of ${trial.attempts.length}`, time, one.cells, one.found);
-  const name = number && trial.explorer.found ? "The explorer, on its best known way" : "The explorer, first attempt";
-  caption("explorer-says", name, there, way, trial.explorer.found);
+  const name = !number ? "The explorer, first attempt" : trial.explorer[0].found ? "The explorer, on its best known way" : "The explorer, second attempt";
+  caption("explorer-says", name, there, way, found);
   [...of("results").querySelectorAll("tbody tr")].forEach((row, at) => row.classList.toggle("now", at === number));
 }
 

@@ -20,15 +20,14 @@ export class Player {
     Object.assign(this, { trial: null, number: 0, step: 0, isPlaying: false });
   }
 
-  /** The explorer's way beside the attempt that is shown: its first one, and then the best that it knows. */
+  /** The explorer's attempt beside the one that is shown: its first, and then the one on the best way that it knows. */
   get explorer() {
-    const { first, then, found } = this.trial.explorer;
-    return this.number && found ? then : first;
+    return this.trial.explorer[Math.min(this.number, 1)];
   }
 
   /** The last step at which something happens. */
   get end() {
-    return Math.max(this.trial.attempts[this.number].cells.length, this.explorer.length) - 1;
+    return Math.max(this.trial.attempts[this.number].cells.length, this.explorer.cells.length) - 1;
   }
 
   get isOver() {

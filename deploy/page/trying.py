@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deploy.page.dreams import Line, changes, hopeful_lines, known_lines, line
+from deploy.page.dreams import Line, changes, hopeful_lines, known_lines
 from deploy.study import evaluate as study
 from deploy.study import exam
-from deploy.study.explorer import known_way, paths
 from protocol.config import ClewError, Config
 from protocol.learning.play import replay
 from protocol.learning.policy import Phi
@@ -45,11 +44,10 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Explored:
-    """The way of the explorer, the yardstick, in the same maze."""
+    """An attempt of the explorer, the yardstick, at the same maze."""
 
-    found: bool
-    first: list[int]  # the cells of its first attempt
-    then: list[int]  # the cells of the best way that it knows then; none where it found no exit
+    found: bool  # it reached an exit
+    cells: list[int]  # [T + 1] from the start to where it ended
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Shown:
     shortest: int  # steps
     horizon: int  # steps after which an attempt has failed
     attempts: list[Attempt]
-    explorer: Explored
+    explorer: list[Explored]  # its first attempt, and the one on the best way that it knows by then
 
 
 def one_maze(text: str) -> Mazes:
@@ -105,7 +103,7 @@ def tried(run: study.Run, text: str, attempts: int | None, seed: int) -> Shown:
         shortest=int(wanted.shortest_M[0]),
         horizon=horizon,
         attempts=list(_attempts(portion, portion.tried(run.theta_P, config), config)),
-        explorer=_explored(portion),
+        explorer=list(_explored(portion)),
     )
 
 
@@ -142,14 +140,8 @@ def _weights(phi: Phi) -> list[list[float]]:
     return [[cell, *four] for cell, four in zip(cells.tolist(), nats, strict=True)]
 
 
-def _explored(portion: study.Portion) -> Explored:
-    """Lets the explorer try the maze, with the random numbers that `clew evaluate` gives it."""
-    mazes = portion.mazes
-    rng = np.random.default_rng([portion.seed, 3, portion.number])
-    (path_T,) = paths(mazes, portion.horizon_N, rng)
-    if mazes.cell_C[path_T[-1]] != EXIT:
-        return Explored(False, path_T.tolist(), [])
-    visited_C = np.zeros(mazes.cells, np.bool_)
-    visited_C[path_T] = True
-    way_C = known_way(mazes, path_T[-1:], visited_C).tolist()
-    return Explored(True, path_T.tolist(), line(way_C, int(mazes.first_M[0]), mazes.ahead_CA.tolist()))
+def _explored(portion: study.Portion) -> Iterator[Explored]:
+    """Yields the attempts of the explorer, which are those of `clew evaluate`."""
+    for walk in portion.explored():
+        end = int(walk.end_W[0])
+        yield Explored(bool(portion.mazes.cell_C[end] == EXIT), [*walk.at_N.tolist(), end])

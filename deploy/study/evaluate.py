@@ -1,7 +1,7 @@
 """Tries the policy of a run in mazes, attempt after attempt; scores every attempt, and the yardsticks beside it."""
 
-# M mazes, Z robots in each, Q = M*Z robots in all (a copy of its maze for each), S stages, E attempts of a stage,
-# P parameters, N robots of a portion
+# M mazes, Z robots in each, Q = M*Z robots in all (a copy of its maze for each), S stages, or the explorer's attempts
+# too, E attempts of a stage, P parameters, N robots of a portion
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from deploy.study.curves import Curve, Outcome, Point, Reals, each_curve, mean_curve
 from deploy.study.exam import Exam
-from deploy.study.explorer import explore
+from deploy.study.explorer import explored
 from learner import checkpoint
 from protocol.config import ClewError, Config
 from protocol.learning.trial import Trial, attempt_and_adapt
@@ -48,7 +48,7 @@ class Scores:
     shortest: float  # mean steps on the shortest way
     curve: Curve
     explorer: Point  # its first attempt
-    known: Point  # the best way that it knows then
+    known: Point  # its second, on the best way that it knows by then
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def evaluate(theta_P: Floats, config: Config, exam: Exam, robots: int | None, se
             f"{len(exam.mazes)} mazes times {robots} robots times {config.inner.steps + 1} stages are more than "
             f"{OUTCOMES:,} outcomes; lower --count, --robots or --attempts"
         )
-    stages, first, known = _tried(theta_P, config, exam, robots, seed)
+    *stages, first, known = _tried(theta_P, config, exam, robots, seed)
     used = [stage * config.inner.attempts for stage in range(len(stages))]
     rng = np.random.default_rng([seed, 4])
     shortest_M = exam.shortest_M.astype(float)
@@ -117,7 +117,7 @@ def evaluate(theta_P: Floats, config: Config, exam: Exam, robots: int | None, se
     return Evaluation(
         exam=exam,
         robots=robots,
-        stages=stages,
+        stages=tuple(stages),
         labels=labels(config),
         total=scores("all", np.arange(len(shortest_M))),
         kinds=tuple(scores(kind, np.flatnonzero(np.array(exam.kinds) == kind)) for kind in kinds if len(kinds) > 1),
@@ -140,21 +140,15 @@ def enough_robots(mazes: Mazes) -> int:
     return max(1, min(ROBOTS // len(mazes), ROBOT_CELLS // mazes.cells))
 
 
-def _tried(
-    theta_P: Floats, config: Config, exam: Exam, robots: int, seed: int
-) -> tuple[tuple[Outcome, ...], Outcome, Outcome]:
-    """Returns how each stage's attempts ended, an explorer's first attempts, and the best ways that it knows then."""
-    stages, count = config.inner.steps + 1, len(exam.mazes) * robots
-    success_SQ, steps_SQ = np.empty((stages + 2, count)), np.empty((stages + 2, count))
+def _tried(theta_P: Floats, config: Config, exam: Exam, robots: int, seed: int) -> Iterator[Outcome]:
+    """Yields how each stage's attempts ended, and then an explorer's first and second ones."""
+    walks, count = config.inner.steps + 3, len(exam.mazes) * robots
+    success_SQ, steps_SQ = np.empty((walks, count)), np.empty((walks, count))
     for portion in portions(exam, robots, config, seed):
-        for stage, walk in enumerate(portion.tried(theta_P, config).walks):
-            success_SQ[stage, portion.rows], steps_SQ[stage, portion.rows] = _ends(walk, portion)
-        explored = explore(portion.mazes, portion.horizon_N, np.random.default_rng([seed, 3, portion.number]))
-        success_SQ[stages:, portion.rows] = explored.found_M
-        steps_SQ[stages:, portion.rows] = explored.first_M, explored.known_M
-    shape = (stages + 2, len(exam.mazes), robots)
-    *walked, first, known = map(Outcome, success_SQ.reshape(shape), steps_SQ.reshape(shape))
-    return tuple(walked), first, known
+        for at, walk in enumerate((*portion.tried(theta_P, config).walks, *portion.explored())):
+            success_SQ[at, portion.rows], steps_SQ[at, portion.rows] = _ends(walk, portion)
+    shape = (walks, len(exam.mazes), robots)
+    return map(Outcome, success_SQ.reshape(shape), steps_SQ.reshape(shape))
 
 
 @dataclass(frozen=True)
@@ -171,6 +165,10 @@ class Portion:
         """Lets the robots try their mazes. However often it is called, they do the same."""
         rng = np.random.default_rng([self.seed, 2, self.number])
         return attempt_and_adapt(theta_P, self.mazes, rng, config, self.horizon_N)
+
+    def explored(self) -> Iterator[Walk]:
+        """Lets explorers, the yardstick, make two attempts at the same mazes."""
+        return explored(self.mazes, self.horizon_N, np.random.default_rng([self.seed, 3, self.number]))
 
 
 def portions(exam: Exam, robots: int, config: Config, seed: int) -> Iterator[Portion]:

@@ -1,74 +1,121 @@
-"""Computes two yardsticks: an explorer that goes depth first and forgets nothing, and the best way it knows afterwards.
+"""Minds, which choose moves by what they know of a maze and learn nothing from others, and the yardstick among them.
 
-It senses the walls beside it, enters any neighbour where it has not been, goes back on foot where there is none, and
-stops on the first exit. (Lucas, "Récréations mathématiques", 1882, after Trémaux.)
+The yardstick is an explorer that goes depth first and forgets nothing. (Lucas, "Récréations mathématiques", 1882, after
+Trémaux.)
 """
 
-# M mazes, C cells of all mazes, X cells of all mazes that meet a condition, T steps of an attempt, A moves
+# M mazes, C cells of all mazes, W = M walkers, T steps of an attempt, A moves
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from protocol.world.cells import EXIT, FREE, UNREACHABLE, Bools, Indices, Ints
-from protocol.world.maze import Mazes, distance
+from protocol.config import PolicyConfig
+from protocol.world import ways
+from protocol.world.cells import BACK, TRAP, Bools, Indices, Ints
+from protocol.world.maze import Mazes
+from protocol.world.memory import MARK, SHIFT_A, Known
+from protocol.world.senses import ALL_MARKS, BUMPED, EARLIER, NEVER, Bytes, Observations, Sight
+from protocol.world.walk import Here, Walk, learned, walk
+
+SENSES = PolicyConfig(radius=1, memory="attempts", dreams=False)  # the yardstick's, whatever a policy senses
 
 
-@dataclass(frozen=True)
-class Explored:
-    """The results of explorers, one in each maze. Traps and the horizon hold for them as for the policy."""
+class Mind(Protocol):
+    """The way in which moves are chosen."""
 
-    found_M: Bools  # [M] whether it reached an exit; if not, it knows no way to one either
-    first_M: Ints  # [M] steps of its first attempt; the horizon where it failed
-    known_M: Ints  # [M] steps on the shortest way through the cells that it visited; the horizon where it failed
+    def begin(self, known: Known) -> None:
+        """Begins an attempt, with what is known from earlier ones."""
 
-
-def explore(mazes: Mazes, horizon_M: Ints, rng: np.random.Generator) -> Explored:
-    """Lets an explorer make an attempt at each maze. One that steps on a trap has failed."""
-    visited_C = np.zeros(mazes.cells, np.bool_)
-    first_M, end_M = horizon_M.copy(), np.zeros(len(mazes), np.intp)
-    for maze, path in enumerate(paths(mazes, horizon_M, rng)):
-        visited_C[path] = True
-        end_M[maze] = path[-1]
-        if mazes.cell_C[path[-1]] == EXIT:
-            first_M[maze] = len(path) - 1
-    found_M = mazes.cell_C[end_M] == EXIT
-    way_C = known_way(mazes, end_M[found_M], visited_C)
-    way_M = way_C[mazes.first_M]
-    return Explored(found_M, first_M, np.where(way_M == UNREACHABLE, horizon_M, way_M))
+    def choose(self, here: Here) -> Bytes:
+        """Returns a move for each walker that is still on its way [W]."""
 
 
-def paths(mazes: Mazes, horizon_M: Ints, rng: np.random.Generator) -> Iterator[Indices]:
-    """Yields, maze by maze, the cells among the C that an explorer stands in on its first attempt [T + 1]."""
-    for maze, (first, count) in enumerate(zip(mazes.offset_M.tolist(), mazes.count_M.tolist(), strict=True)):
-        cells = slice(first, first + count)
-        # A random order of a cell's neighbours is the same as a random draw, each time, of those that are left.
-        order_CA = rng.permuted(mazes.ahead_CA[cells] - first, axis=1).tolist()
-        kind_C = mazes.cell_C[cells].tolist()
-        yield first + np.array(depth_first(order_CA, kind_C, int(mazes.start_M[maze]), int(horizon_M[maze])))
+class World:
+    """The mazes, as a mind senses and remembers them."""
+
+    def __init__(self, mazes: Mazes, policy: PolicyConfig, rng: np.random.Generator) -> None:
+        self.mazes, self.policy, self.rng = mazes, policy, rng
+        self.sight = Sight.of(mazes, policy)
+        self.met = Observations(self.sight)
+        # A blind robot does not know which of the cells beside it are walls.
+        self.next_CA = mazes.ahead_CA if policy.radius else self.sight.beside_CA
+
+    def marks(self, here: Here) -> Ints:
+        """Returns the mark of memory that each direction bears [A, W]."""
+        marks_W = self.met.key_O.take(here.seen_W) & ALL_MARKS
+        marks_AW: Ints = (marks_W >> SHIFT_A[:, None] & MARK).astype(np.int32)
+        return marks_AW
+
+    def next(self, here: Here) -> Indices:
+        """Returns the row of the cell that each move is thought to lead to [A, W]."""
+        return np.ascontiguousarray(self.next_CA.take(here.at_W, axis=0).T)
+
+    def any_of(self, wanted_AW: Bools) -> Bytes:
+        """Draws one of the wanted moves of each walker [W], and any move where none is wanted."""
+        chance_AW = self.rng.random(wanted_AW.shape) + wanted_AW
+        move_W: Bytes = chance_AW.argmax(axis=0).astype(np.uint8)
+        return move_W
 
 
-def known_way(mazes: Mazes, exit_X: Indices, visited_C: Bools) -> Ints:
-    """Counts the steps to those exits through cells that an explorer has visited [C]; UNREACHABLE without a way."""
-    return distance(mazes.ahead_CA, exit_X, visited_C & (mazes.cell_C == FREE))
+class DepthFirst:
+    """Explores depth first until an exit is found, then takes the best way that it knows.
 
-
-def depth_first(order_CA: list[list[int]], kind_C: list[int], start: int, horizon: int) -> list[int]:
-    """Returns the cells that an explorer stands in, from the start until an exit, a trap or the horizon.
-
-    Args:
-      order_CA: for each cell of the maze its neighbours, in the order in which they are tried; itself for a wall.
+    It enters any neighbour where it has not been in this attempt, and goes back on its trail where there is none.
     """
-    path, trail, visited = [start], [start], {start}
-    while kind_C[path[-1]] == FREE and len(path) <= horizon:
-        ahead = next((cell for cell in order_CA[trail[-1]] if cell not in visited), None)
-        if ahead is None:
-            trail.pop()
-        else:
-            trail.append(ahead)
-            visited.add(ahead)
-        path.append(trail[-1])
-    return path
+
+    def __init__(self, world: World) -> None:
+        mazes = world.mazes
+        self._world = world
+        self._trail_WT = np.zeros((len(mazes), int(mazes.count_M.max()) + 1), np.uint8)
+        self._way_C, self._dead_C = np.zeros(0, np.int32), np.zeros(0, np.bool_)
+
+    def begin(self, known: Known) -> None:
+        """Begins an attempt at the start, where the trail is empty."""
+        mazes = self._world.mazes
+        self._way_C = known.way_C
+        self._dead_C = (known.visited_C & ways.VISITED > 0) & (mazes.cell_C == TRAP)
+        self._depth_W = np.zeros(len(mazes), np.intp)
+        self._from_W = np.full(len(mazes), -1)  # the cell that a new one was to be entered from
+
+    def choose(self, here: Here) -> Bytes:
+        """Returns a move for each walker [W]."""
+        world, who_W, next_AW, marks_AW = self._world, here.walker_W, self._world.next(here), self._world.marks(here)
+        self._depth_W[who_W] -= self._from_W[who_W] == here.at_W  # a blind robot has bumped, and stands where it stood
+        new_AW = ((marks_AW == NEVER) | (marks_AW == EARLIER)) & ~self._dead_C.take(next_AW)
+        fresh_W, depth_W = new_AW.any(axis=0), self._depth_W.take(who_W)
+        back_W = self._trail_WT[who_W, depth_W - 1] ^ BACK
+        home_AW = marks_AW != BUMPED  # for a walker at the start with nothing new, which has missed what it looks for
+        move_W = np.where(depth_W > 0, back_W, world.any_of(home_AW))
+        move_W = np.where(fresh_W, world.any_of(new_AW), move_W).astype(np.uint8)
+        known_AW = follows(self._way_C, next_AW, here.at_W)
+        knows_W = known_AW.any(axis=0)
+        self._trail_WT[who_W, depth_W] = move_W
+        self._depth_W[who_W] = np.where(fresh_W, depth_W + 1, np.maximum(depth_W - 1, 0))
+        self._from_W[who_W] = np.where(fresh_W, here.at_W, -1)
+        return np.where(knows_W, world.any_of(known_AW), move_W).astype(np.uint8)
+
+
+def attempts(world: World, mind: Mind, horizon_M: Ints, count: int) -> Iterator[Walk]:
+    """Yields `count` attempts of a mind, one at each maze at a time; it knows all that the earlier ones have shown."""
+    known = Known.nothing(world.mazes.cells)
+    for _ in range(count):
+        mind.begin(known)
+        made = walk(world.sight, world.met, known, 1, horizon_M, mind.choose)
+        yield made
+        known = learned(world.sight, known, made)
+
+
+def explored(mazes: Mazes, horizon_M: Ints, rng: np.random.Generator) -> Iterator[Walk]:
+    """Yields the yardstick's attempts at each maze: the one in which it explores, and then the one that follows it."""
+    world = World(mazes, SENSES, rng)
+    return attempts(world, DepthFirst(world), horizon_M, 2)
+
+
+def follows(steps_C: Ints, next_AW: Indices, at_W: Indices) -> Bools:
+    """Says which moves lead one step nearer [A, W]. `steps_C`: steps from each cell; UNREACHABLE without a way."""
+    nearer_AW: Bools = steps_C.take(next_AW) == steps_C.take(at_W) - 1
+    return nearer_AW

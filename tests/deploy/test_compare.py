@@ -9,20 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.compare import minds, tabular
+from deploy.compare import tabular
 from deploy.compare.gradient import policy_gradient
-from deploy.compare.minds import NEW_CELL, CautiousPlanner, DepthFirst, Mind, Planner, RandomWalk, RealTimeSearch, World
+from deploy.compare.minds import NEW_CELL, CautiousPlanner, Planner, RandomWalk, RealTimeSearch
 from deploy.compare.played import Played, first_reaching, groups, marked
 from deploy.compare.rival import Task, changed
 from deploy.compare.rivals import NOTHING, RIVALS, chosen
 from deploy.process.settings import load
 from deploy.study import exam as exams
 from deploy.study.exam import Exam
+from deploy.study.explorer import DepthFirst, Mind, World, attempts
 from protocol.config import ClewError, Config, MazeConfig, PolicyConfig
 from protocol.world.cells import EXIT, MOVES, TRAP, UNREACHABLE, WALL
 from protocol.world.maze import Mazes, to_exit
 from protocol.world.memory import Known
-from protocol.world.walk import Walk, learned, walk
+from protocol.world.walk import Walk, walk
 from tests import ROOT
 from tests.deploy.test_evaluation import steps_within
 
@@ -43,14 +44,9 @@ def unwatched(done: int, of: int) -> None:
 
 
 def walks_of(exam: Exam, policy: PolicyConfig, mind: Callable[[World], Mind], count: int) -> list[Walk]:
-    """The attempts of a rival, as `minds.attempts` makes them."""
-    world = World(exam, policy, np.random.default_rng(0))
-    robot, known, walks = mind(world), Known.nothing(exam.mazes.cells), []
-    for _ in range(count):
-        robot.begin(known)
-        walks.append(walk(world.sight, world.met, known, 1, exam.horizon_M, robot.choose))
-        known = learned(world.sight, known, walks[-1])
-    return walks
+    """The attempts of a rival."""
+    world = World(exam.mazes, policy, np.random.default_rng(0))
+    return list(attempts(world, mind(world), exam.horizon_M, count))
 
 
 def steps_of(exam: Exam, walks: list[Walk], maze: int) -> list[list[tuple[int, int, int]]]:
@@ -178,7 +174,7 @@ def test_an_explorer_walks_each_passage_twice_at_most_and_then_the_best_way_that
 @pytest.mark.parametrize("compass", [False, True])
 def test_estimates_of_lrta_only_rise_never_say_too_much_and_come_true(compass: bool) -> None:
     exam = exams.held_out(SMALL, None, None, 8, 2)
-    world = World(exam, PolicyConfig(dreams=False, compass=compass), np.random.default_rng(0))
+    world = World(exam.mazes, PolicyConfig(dreams=False, compass=compass), np.random.default_rng(0))
     mind, known = RealTimeSearch(world), Known.nothing(exam.mazes.cells)
     true_C = to_exit(exam.mazes)
     reachable_C, before_C = true_C != UNREACHABLE, mind.estimate_C.copy()
@@ -306,8 +302,7 @@ def test_rivals_have_names_of_their_own_and_say_where_they_come_from() -> None:
 
 def test_attempts_of_a_mind_are_collected_attempt_by_attempt() -> None:
     exam = exam_of("SE\n\nS.E")
-    world = World(exam, SEEING, np.random.default_rng(0))
-    played = minds.attempts(world, Planner(world), exam, 2)
+    played = Played.of(walks_of(exam, SEEING, Planner, 2), exam.mazes, exam.horizon_M)
     assert played.steps_EM.tolist() == [[1, 2], [1, 2]]
     assert played.found_EM.all()
 

@@ -20,7 +20,7 @@ from deploy.study import evaluate as study
 from deploy.study import exam, plots, routes
 from deploy.study.curves import Outcome, each_curve, mean_curve, ratios_of_sums
 from deploy.study.exam import Exam
-from deploy.study.explorer import depth_first, explore
+from deploy.study.explorer import explored
 from learner import checkpoint
 from learner.checkpoint import Checkpoint
 from protocol.config import ClewError, Config, InnerConfig, MazeConfig, OuterConfig, PolicyConfig, RunConfig
@@ -95,24 +95,35 @@ def test_intervals_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch: pyte
 # Yardsticks
 
 
+def explorers(mazes: Mazes, horizon: int, seed: int = 0) -> list[list[list[int]]]:
+    """The cells of the two attempts of an explorer in each maze, counted in the maze."""
+    ways: list[list[list[int]]] = [[] for _ in range(len(mazes))]
+    for walk in explored(mazes, np.full(len(mazes), horizon), np.random.default_rng(seed)):
+        begins = np.cumsum(walk.length_W) - walk.length_W
+        for maze, (first, begin) in enumerate(zip(mazes.offset_M.tolist(), begins.tolist(), strict=True)):
+            steps = slice(begin, begin + int(walk.length_W[maze]))
+            ways[maze].append([*(walk.at_N[steps] - first).tolist(), int(walk.end_W[maze]) - first])
+    return ways
+
+
 def test_an_explorer_tries_either_branch_and_comes_back_on_foot() -> None:
-    maze = Mazes.from_text("..S..E")
-    steps = [int(explore(maze, np.array([18]), np.random.default_rng(seed)).first_M[0]) for seed in range(200)]
+    ways = explorers(Mazes.from_text("\n\n".join(["..S..E"] * 200)), 18)
+    steps = [len(first) - 1 for first, _ in ways]
     assert set(steps) == {3, 7}
     assert 70 <= steps.count(3) <= 130
+    assert {len(second) - 1 for _, second in ways} == {3}
 
 
 def test_an_explorer_does_what_a_recursive_search_does() -> None:
     config = MazeConfig(family=("perfect", "braided", "blocks", "rooms"), side=9)
-    rng = np.random.default_rng(0)
-    for _ in range(8):
-        mazes = families.sample(config, 10, rng, held_out=False)
-        for maze in (mazes[row : row + 1] for row in range(10)):
-            order_CA = rng.permuted(maze.ahead_CA, axis=1).tolist()
-            kind_C, start = maze.cell_C.tolist(), int(maze.start_M[0])
-            path = depth_first(order_CA, kind_C, start, 10_000)
-            assert path == recursive(order_CA, kind_C, start, {start})[0]
-            assert kind_C[path[-1]] == EXIT
+    mazes = families.sample(config, 80, np.random.default_rng(0), held_out=False)
+    for row, (path, _) in enumerate(explorers(mazes, 10_000)):
+        maze = mazes[row : row + 1]
+        # The neighbours of each cell in the order in which the explorer stood in them first, the others last.
+        order_CA = [sorted(near, key=[*path, *near].index) for near in maze.ahead_CA.tolist()]
+        kind_C, start = maze.cell_C.tolist(), int(maze.start_M[0])
+        assert path == recursive(order_CA, kind_C, start, {start})[0]
+        assert kind_C[path[-1]] == EXIT
 
 
 def recursive(order_CA: list[list[int]], kind_C: list[int], at: int, visited: set[int]) -> tuple[list[int], bool]:
@@ -131,17 +142,12 @@ def recursive(order_CA: list[list[int]], kind_C: list[int], at: int, visited: se
     return path, False
 
 
-def test_what_an_explorer_knows_is_the_shortest_way_through_the_cells_that_it_visited() -> None:
+def test_the_second_attempt_of_an_explorer_is_the_shortest_way_through_the_cells_that_it_visited() -> None:
     mazes = families.sample(MazeConfig(family="rooms", side=13), 20, np.random.default_rng(3), held_out=False)
-    horizon_M = np.full(20, 1000)
-    explored = explore(mazes, horizon_M, np.random.default_rng(4))
-    rng = np.random.default_rng(4)  # the same draws once more
-    for row in range(20):
-        maze = mazes[row : row + 1]
-        order_CA = rng.permuted(maze.ahead_CA, axis=1).tolist()
-        path = depth_first(order_CA, maze.cell_C.tolist(), int(maze.start_M[0]), 1000)
-        assert explored.first_M[row] == len(path) - 1
-        assert explored.known_M[row] == steps_within(set(path), order_CA, path[0], path[-1])
+    for row, (first, second) in enumerate(explorers(mazes, 1000)):
+        ahead_CA = mazes[row : row + 1].ahead_CA.tolist()
+        assert len(second) - 1 == steps_within(set(first), ahead_CA, first[0], first[-1])
+        assert second[-1] == first[-1]
 
 
 def steps_within(cells: set[int], ahead_CA: list[list[int]], start: int, goal: int) -> int:
@@ -156,16 +162,11 @@ def steps_within(cells: set[int], ahead_CA: list[list[int]], start: int, goal: i
     return steps[goal]
 
 
-def test_an_explorer_fails_on_a_trap_and_at_the_horizon() -> None:
-    maze = Mazes.from_text("HS..E")
-    ends = [explore(maze, np.array([15]), np.random.default_rng(seed)) for seed in range(40)]
-    assert {(int(end.first_M[0]), int(end.known_M[0]), bool(end.found_M[0])) for end in ends} == {
-        (3, 3, True),
-        (15, 15, False),
-    }
-    late = Mazes.from_text("....S..E")  # a way of 3 steps, or of 11 past the end on the other side
-    ends = [explore(late, np.array([5]), np.random.default_rng(seed)) for seed in range(40)]
-    assert {(int(end.first_M[0]), bool(end.found_M[0])) for end in ends} == {(3, True), (5, False)}
+def test_an_explorer_fails_in_a_trap_which_it_avoids_from_then_on_and_at_the_horizon() -> None:
+    ends = [(first[-1], second[-1]) for first, second in explorers(Mazes.from_text("\n\n".join(["HS..E"] * 40)), 15)]
+    assert set(ends) == {(0, 4), (4, 4)}
+    late = explorers(Mazes.from_text("\n\n".join(["....S..E"] * 40)), 5)  # 3 steps, or 11 past the end behind it
+    assert {(len(first) - 1, first[-1]) for first, _ in late} == {(3, 7), (5, 1)}
 
 
 # Which mazes
