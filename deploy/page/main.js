@@ -249,5 +249,6 @@ await attempt(async () => {
   await newMaze();
   if (fault) say(fault, true);
 });
+of("solve").disabled = false; // before, there was no maze to solve
 setInterval(() => document.hidden || about().catch(() => {}), 10_000); // the run goes on
 document.documentElement.dataset.ready = "true";

@@ -116,6 +116,17 @@ def adapted(maze: str, seed: int, attempts: int = 10) -> clew.Robot:
     return trial.robots[0]
 
 
+def test_who_presses_the_button_as_soon_as_it_is_there_sees_the_first_maze_solved(
+    browser: Browser, served: Served
+) -> None:
+    context = browser.new_context(reduced_motion="reduce")
+    context.set_default_timeout(1_000 * DEADLINE_S)
+    fresh = context.new_page()
+    fresh.goto(served.url, wait_until="commit")
+    assert len(solve(fresh)) == 10
+    context.close()
+
+
 def test_a_maze_is_drawn_with_the_mouse_and_solved_move_by_move_as_adapt_does(page: Page) -> None:
     empty(page, 7)
     drag(page, 7, (1, 0), (1, 5))
