@@ -50,6 +50,7 @@ RECURRENT: Settings = GRADIENT | {
     "outer.exploration": 1.0,
     "outer.learning_rate": 0.003,
     "outer.max_gradient_norm": 1.0,
+    "run.lease_timeout_s": 60.0,  # its attempts are long at first
 }
 NOTHING: Settings = JOINTLY | {
     "policy.memory": "none",
