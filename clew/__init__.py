@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from clew.mazes import Maze, from_gymnasium, read_mazes, sample
+from clew.mazes import Maze, from_gymnasium, read_mazes, require_seed, sample
 from deploy.process.settings import load as load_config
 from deploy.process.settings import validated
 from deploy.study import evaluate as study
@@ -98,14 +98,17 @@ class Robot:
     def policy(self, cell: Sequence[int] | Ints, observation: Observation, attempt: int = -1) -> Floats:
         """Computes the probability of each move [A] in a cell (row, column), in an attempt; the first is attempt 0.
 
-        Raises ClewError for a recurrent policy, which is none of a cell: it depends on all that happened before.
+        Raises ClewError for a cell outside of the maze, and for a recurrent policy, which is none of a cell: it depends
+        on all that happened before.
         """
         if self._config.policy.kind == "recurrent":
             raise ClewError(
                 "a recurrent policy is none of a cell: it depends on all that was before; see log_probs of a walk"
             )
-        phi, (row, column) = self._phis[attempt], cell
-        at, nothing = [int(row) * self.maze.shape[1] + int(column)], np.zeros(0, np.float32)
+        phi, (row, column), (rows, columns) = self._phis[attempt], map(int, cell), self.maze.shape
+        if not (0 <= row < rows and 0 <= column < columns):
+            raise ClewError(f"cell ({row}, {column}) is not in the maze, which has {rows} rows of {columns} cells")
+        at, nothing = [row * columns + column], np.zeros(0, np.float32)
         score_A1 = scores(phi.net, Scene.of(observation.features[None], self._config, nothing))
         dream = (np.array([part], np.uint8) for part in (observation.known, observation.hope, observation.gain))
         move_A: Floats = np.exp(log_prob(score_A1, phi.delta_AC[:, at], phi.dream_DG, *dream)[:, 0])
@@ -133,10 +136,15 @@ class Run:
         """Tries each maze, adapting between attempts, as `clew evaluate --attempts … --seed … --robots 1` does.
 
         A maze that is given several times gets as many robots. The config's own number of inner steps plays no part.
-        Raises ClewError where there is no maze or no attempt.
+        Raises ClewError where there is no maze or no attempt, or more of them than the memory holds.
         """
         if not mazes or attempts < 1:
             raise ClewError(f"{len(mazes)} mazes and {attempts} attempts are nothing to try; give one of each or more")
+        if len(mazes) * attempts > study.OUTCOMES:
+            raise ClewError(
+                f"{len(mazes)} mazes times {attempts} attempts are more than {study.OUTCOMES:,}; give fewer of either"
+            )
+        require_seed(seed)
         config = study.adapting(self.config, attempts, None)
         names, grid = [maze.name for maze in mazes], grids.Mazes.concatenate([maze.grid for maze in mazes])
         wanted = exam.of(names, [""] * len(mazes), grid, config)
@@ -181,6 +189,8 @@ def train(
     from deploy.process.versions import require
 
     require("torch", "safetensors")
+    if actors < 1:
+        raise ClewError(f"{actors} actors make no attempts; give actors=1 or more")
     if isinstance(config, str | Path):
         config = load_config(Path(config))
     settings, folder = config if isinstance(config, Config) else validated(config), Path(run_dir)

@@ -68,6 +68,9 @@ def sample(
       settings: other settings of `maze` in the config, such as `exit="corner"` or `density=0.4`.
     """
     config = validated({"maze": {"family": family, "side": side, **settings}})
+    if count < 1:
+        raise ClewError(f"{count} mazes are none; give count=1 or more")
+    require_seed(seed)
     if held_out:
         drawn = exam.held_out(config, None, None, count, seed)
         mazes, names = drawn.mazes, drawn.names
@@ -75,6 +78,12 @@ def sample(
         mazes = families.sample(config.maze, count, np.random.default_rng([seed, 1]), held_out=False)
         names = tuple(f"{exam.kind_of(config.maze)}:{number}" for number in range(1, count + 1))
     return [Maze(mazes.to_text(at), name) for at, name in enumerate(names)]
+
+
+def require_seed(seed: int) -> None:
+    """Raises ClewError where a seed is none."""
+    if seed < 0:
+        raise ClewError(f"a seed is 0 or more, got {seed}; give another")
 
 
 def from_gymnasium(env: object) -> Maze:

@@ -91,6 +91,7 @@ def planned(config: Config, out: Path, names: list[str] | None, quick: bool, maz
 def compare(plan: Plan, watch: Watch) -> Comparison:
     """Plays what has not been played before, one rival after another."""
     config, seed = plan.config, plan.config.run.seed
+    make(plan.out)
     exam = exams.held_out(config, None, None, plan.mazes, seed)
     rows = []
     for rival in plan.rivals:
@@ -151,6 +152,14 @@ def _kept(file: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return kept if isinstance(kept, dict) and kept.get("inputs") == inputs else None
+
+
+def make(out: Path) -> None:
+    """Makes the directory of the comparison; raises ClewError where that is not possible."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ClewError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
 
 
 def write(file: Path, content: bytes) -> None:

@@ -174,6 +174,11 @@ def test_a_maze_is_its_text() -> None:
     assert clew.Maze(str(maze)) == clew.Maze("S.\n#E")
 
 
+def outside() -> None:
+    (robot,) = untrained("cells").adapt([clew.Maze("S.E")], attempts=1).robots
+    robot.policy((0, 3), robot.walks[0].observation(0))
+
+
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
@@ -184,7 +189,13 @@ def test_a_maze_is_its_text() -> None:
         (lambda: clew.train({"maze": {"side": 4}}, "never"), r"maze\.side must be greater than or equal to 5, got 4"),
         (lambda: clew.train("never.toml", "never"), "cannot read config never.toml"),
         (lambda: clew.load("never"), "never holds no checkpoint"),
+        (lambda: clew.sample("perfect", 9, count=0), "0 mazes are none; give count=1 or more"),
+        (lambda: clew.sample("perfect", 9, seed=-1), "a seed is 0 or more, got -1"),
+        (lambda: clew.train({}, "never", actors=0), "0 actors make no attempts"),
         (lambda: untrained("cells").adapt([]), "0 mazes and 10 attempts are nothing to try"),
+        (lambda: untrained("cells").adapt([clew.Maze("S.E")], seed=-1), "a seed is 0 or more, got -1"),
+        (lambda: untrained("cells").adapt([clew.Maze("S.E")], 10**9), "1 mazes times 1000000000 attempts are more"),
+        (outside, r"cell \(0, 3\) is not in the maze, which has 1 rows of 3 cells"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_sentence(wrong: Any, sentence: str) -> None:
