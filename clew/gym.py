@@ -3,7 +3,7 @@
 An episode is one attempt at a maze, or several, as in RL² (Duan et al., arXiv:1611.02779).
 """
 
-# W walkers, each of which is an environment, A moves
+# W walkers, each of which is an environment, F features of an observation, A moves
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 What a move does, and what a robot senses and remembers, is decided by what actors and learner walk with.
 """
 
-# W walkers, each a robot in a maze of its own, Y cells of all walkers, M mazes, C cells of all mazes,
-# F features of an observation, A moves
+# W walkers, each a robot in a maze of its own, Y cells of all walkers, M mazes, C cells of all mazes, L looks,
+# B cells seen around one, F features of an observation, A moves
 
 from __future__ import annotations
 
