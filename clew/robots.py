@@ -41,7 +41,7 @@ Wide = npt.NDArray[np.float64]
 
 
 class Robots:
-    """W robots, each in a maze of its own, of which each has some attempts in an episode.
+    """W robots, each in a maze of its own; an episode is one attempt at it, or several.
 
     The cells of a robot's maze are rows among the Y, where every robot has room for the largest maze.
     """
@@ -94,7 +94,7 @@ class Robots:
     def go(self, move_W: npt.NDArray[Any]) -> tuple[Wide, Bools, Bools]:
         """Moves all robots: returns rewards, and whose episodes have ended, in time or too late.
 
-        Those whose episodes had ended move too, which means nothing.
+        Those whose episodes had ended before move too, and what is returned of them means nothing.
         """
         if move_W.shape != self.over_W.shape or not ((move_W >= 0) & (move_W < A)).all():
             raise ClewError(f"{len(self.over_W)} moves, each from 0 to {A - 1}, are wanted, got {move_W.tolist()}")
@@ -120,8 +120,7 @@ class Robots:
 
     def seen(self) -> tuple[Bits, dict[str, npt.NDArray[Any]]]:
         """Returns what each robot observes [W, F], and what else there is to know, each an array [W, ...]."""
-        at_W, sensed_WF = self._at_W, self._sensed_YF.take(self._at_W, axis=0)
-        marks_W = self._state_Y.take(at_W) & ALL_MARKS
+        sensed_WF, marks_W = self._sensed_YF.take(self._at_W, axis=0), self._state_Y.take(self._at_W) & ALL_MARKS
         feature_WF = described(sensed_WF[:, : self._around], self._last_W, marks_W, sensed_WF[:, self._around :])
         info: dict[str, npt.NDArray[Any]] = {
             "action_mask": open_moves(feature_WF, self._config.policy).astype(np.int8),

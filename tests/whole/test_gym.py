@@ -159,21 +159,21 @@ def test_it_can_be_looked_at_as_text_and_as_a_picture() -> None:
 )
 def test_a_vector_does_step_for_step_what_its_environments_do_alone(settings: dict[str, Any]) -> None:
     settings |= {"horizon_per_cell": 1}
-    alone = gymnasium.make_vec(ID, 6, vectorization_mode="sync", **settings)
-    envs, rng, episodes = gymnasium.make_vec(ID, 6, **settings), np.random.default_rng(0), 0
+    alone = gymnasium.make_vec(ID, 4, vectorization_mode="sync", **settings)
+    envs, rng, episodes = gymnasium.make_vec(ID, 4, **settings), np.random.default_rng(0), 0
     assert isinstance(envs, MazeVectorEnv)
     assert isinstance(alone, gymnasium.vector.SyncVectorEnv)
     for name in ("observation_space", "action_space", "single_observation_space", "single_action_space", "metadata"):
         assert getattr(envs, name) == getattr(alone, name)
-    for again in ({"seed": 3}, {"seed": [5, None] * 3}, {"options": {"reset_mask": np.arange(6) > 2}}, {}):
+    for again in ({"seed": 3}, {"seed": [5, None] * 2}, {"options": {"reset_mask": np.arange(4) > 1}}, {}):
         assert_same(envs.reset(**copy.deepcopy(again)), alone.reset(**copy.deepcopy(again)))
-        for _ in range(250):
-            actions = rng.integers(4, size=6)
+        for _ in range(200):
+            actions = rng.integers(4, size=4)
             told = envs.step(actions)
             assert_same(told, alone.step(actions))
             episodes += int((told[2] | told[3]).sum())
     assert envs.np_random_seed == alone.get_attr("np_random_seed")
-    assert episodes > 20
+    assert episodes > 10
 
 
 def assert_same(some: Any, others: Any) -> None:
