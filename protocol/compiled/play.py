@@ -101,8 +101,7 @@ def _walked(met: Observations, known: Known, horizon_M: Ints, mind: Mind, told: 
         if scores:
             scores.make_room(len(met.key_O))
             mind = mind._replace(score_OA=scores.score_OA, odds_OA=scores.odds_OA)
-        compass_LA = sight.compass_LA if policy.compass else sight.compass_LA[:, :0]
-        seen = Met(met.look_C, met.seen_of, met.key_O, plain(sight.looks_LB), plain(compass_LA))
+        seen = Met(met.look_C, met.seen_of, met.key_O, plain(sight.looks_LB), plain(sight.compass_LA))
         why, done, met.count, steps = walk_on(done, met.count, ground, robot, seen, mind, told)
         if why == UNWALKABLE:
             raise UnwalkableError

@@ -41,7 +41,7 @@ class Met(NamedTuple):
     seen_of: Numbers  # int32: by key, number + 1, or 0
     key_O: Numbers  # int64
     looks_LB: Numbers  # uint8: as in Sight
-    compass_LA: Numbers  # uint8: as in Sight; without a compass of no columns
+    compass_LA: Numbers  # uint8: as in Sight
 
 
 class Mind(NamedTuple):

@@ -33,7 +33,7 @@ def sense(cell: int, columns: int, radius: int, sensed_I: Numbers) -> None:
 
 @machine_code
 def enter(cell: int, first: int, ahead_CA: Numbers, state_I: Numbers) -> None:
-    """Marks a cell as visited in this attempt, as `Memory.enter` does. `cell`: its row among the C."""
+    """Marks a cell as visited in this attempt, as `memory.enter` does. `cell`: its row among the C."""
     before = state_I[cell - first]
     state_I[cell - first] = before | NOW
     raised = VISITED_0 - (EARLIER if before & BEFORE else 0)

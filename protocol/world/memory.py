@@ -98,43 +98,20 @@ class Memory:
         return self._state_Y.take(here_W) & ALL_MARKS
 
     def enter(self, walker_W: Indices, at_W: Indices, here_W: Indices) -> None:
-        """Marks cells as visited in this attempt, for the first time: their neighbours' marks say so from now on."""
+        """Marks the cells where walkers start."""
         if not self._remembers:
             return
-        state_Y = self._state_Y
-        state_W = state_Y.take(here_W)
-        state_Y[here_W] = state_W | NOW
-        raised_W = VISITED_0 - (state_W // BEFORE & 1) * EARLIER  # a neighbour's mark was EARLIER, or NEVER, which is 0
-        there_AW = self._ahead_AC.take(at_W, axis=1)
-        # A wall leads to the cell itself, to which nothing is added, so no row that counts occurs twice.
-        raised_AW = (there_AW != at_W) * raised_W << BACK_A1
-        there_AW += here_W - at_W
-        state_Y[there_AW] = state_Y.take(there_AW) + raised_AW
+        enter(self._state_Y, self._ahead_AC, at_W, here_W)
         if self._dreams:
             self._stale_W[walker_W] = True
 
-    def bump(self, walker_W: Indices, here_W: Indices, move_W: Bytes) -> None:
-        """Marks the walls at which moves have ended."""
+    def move(self, walker_W: Indices, at_W: Indices, here_W: Indices, move_W: Bytes, to_W: Indices) -> None:
+        """Marks what moves from `at_W` to `to_W` have met."""
         if not self._remembers:
             return
-        bit_W = SHIFT_A.take(move_W)
-        self._state_Y[here_W] = (self._state_Y.take(here_W) & ~(MARK << bit_W)) | (BUMPED << bit_W)
+        learned_W = mark(self._state_Y, self._ahead_AC, at_W, here_W, move_W, to_W)
         if self._dreams:
-            self._stale_W[walker_W] = True  # a blind robot has learned of a wall
-
-    def pass_on(self, walker_W: Indices, at_W: Indices, here_W: Indices, move_W: Bytes, to_W: Indices) -> None:
-        """Marks the passages from `at_W` to `to_W`, at both ends, as used once more."""
-        if not self._remembers:
-            return
-        state_Y = self._state_Y
-        into_W = here_W + (to_W - at_W)
-        fresh = np.flatnonzero(state_Y.take(into_W) & NOW == 0)
-        if len(fresh):
-            self.enter(walker_W.take(fresh), to_W.take(fresh), into_W.take(fresh))
-        bit_W, back_W, state_W = SHIFT_A.take(move_W), SHIFT_A.take(move_W ^ BACK), state_Y.take(here_W)
-        more_W = ((state_W >> bit_W & MARK) < VISITED_2).view(np.uint8)  # both ends of a passage bear the same mark
-        state_Y[here_W] = state_W + (more_W << bit_W)
-        state_Y[into_W] = state_Y.take(into_W) + (more_W << back_W)
+            self._stale_W[walker_W[learned_W]] = True
 
     def dream(self, walker_W: Indices, at_W: Indices, here_W: Indices, marks_W: Ints) -> Dream | None:
         """Returns what each walker dreams in its cell; None where robots do not dream.
@@ -196,6 +173,29 @@ class Memory:
         self._stale_W[walkers] = False
 
 
+def enter(state_Y: Ints, ahead_AC: Indices, at_W: Indices, here_W: Indices) -> None:
+    """Marks cells as visited in this attempt, for the first time: their neighbours' marks say so from now on."""
+    state_W = state_Y.take(here_W)
+    state_Y[here_W] = state_W | NOW
+    raised_W = VISITED_0 - (state_W // BEFORE & 1) * EARLIER  # a neighbour's mark was EARLIER, or NEVER, which is 0
+    there_AW = ahead_AC.take(at_W, axis=1)
+    # A wall leads to the cell itself, to which nothing is added, so no row that counts occurs twice.
+    raised_AW = (there_AW != at_W) * raised_W << BACK_A1
+    there_AW += here_W - at_W
+    state_Y[there_AW] = state_Y.take(there_AW) + raised_AW
+
+
+def mark(state_Y: Ints, ahead_AC: Indices, at_W: Indices, here_W: Indices, move_W: Bytes, to_W: Indices) -> Bools:
+    """Marks what moves from `at_W` to `to_W` have met; says who has met a wall or a cell that is new to it [W]."""
+    bumped_W: Bools = to_W == at_W
+    if not bumped_W.any():
+        return _pass_on(state_Y, ahead_AC, at_W, here_W, move_W, to_W)
+    rest, learned_W = np.flatnonzero(~bumped_W), bumped_W
+    _bump(state_Y, *taken(np.flatnonzero(bumped_W), here_W, move_W))
+    learned_W[rest] = _pass_on(state_Y, ahead_AC, *taken(rest, at_W, here_W, move_W, to_W))
+    return learned_W
+
+
 def taken(rows: Indices, *arrays: npt.NDArray[Any]) -> list[Any]:
     """Takes the same rows of each of the arrays."""
     return [array.take(rows) for array in arrays]
@@ -217,3 +217,22 @@ def _set(move_AW: Bools) -> Bytes:
     """Packs moves into sets [W], one bit for each move."""
     packed: Bytes = (move_AW * BIT_A1).sum(axis=0, dtype=np.uint8)
     return packed
+
+
+def _bump(state_Y: Ints, here_W: Indices, move_W: Bytes) -> None:
+    """Marks the walls at which moves have ended."""
+    bit_W = SHIFT_A.take(move_W)
+    state_Y[here_W] = (state_Y.take(here_W) & ~(MARK << bit_W)) | (BUMPED << bit_W)
+
+
+def _pass_on(state_Y: Ints, ahead_AC: Indices, at_W: Indices, here_W: Indices, move_W: Bytes, to_W: Indices) -> Bools:
+    """Marks passages, at both ends, as used once more; says which lead to a cell that was not visited so far [W]."""
+    into_W = here_W + (to_W - at_W)
+    fresh_W: Bools = state_Y.take(into_W) & NOW == 0
+    if fresh_W.any():
+        enter(state_Y, ahead_AC, *taken(np.flatnonzero(fresh_W), to_W, into_W))
+    bit_W, back_W, state_W = SHIFT_A.take(move_W), SHIFT_A.take(move_W ^ BACK), state_Y.take(here_W)
+    more_W = ((state_W >> bit_W & MARK) < VISITED_2).view(np.uint8)  # both ends of a passage bear the same mark
+    state_Y[here_W] = state_W + (more_W << bit_W)
+    state_Y[into_W] = state_Y.take(into_W) + (more_W << back_W)
+    return fresh_W

@@ -80,7 +80,7 @@ class Sight:
     policy: PolicyConfig
     look_C: Indices  # [C] the number of what is sensed in each cell
     looks_LB: Bytes  # [L, B] 1 where a cell around is a wall; outside counts as wall
-    compass_LA: Bytes  # [L, A] 1 where the nearest exit lies in each direction; 0 without a compass
+    compass_LA: Bytes  # [L, A] 1 where the nearest exit lies in each direction; without a compass of no columns
 
     @staticmethod
     def of(mazes: Mazes, policy: PolicyConfig) -> Sight:
@@ -89,8 +89,8 @@ class Sight:
         bits = len(offsets(policy.radius))
         sensed = np.empty((mazes.cells, bits + A * policy.compass), np.bool_)  # [C, B], with a compass [C, B + A]
         if not sensed.shape[1]:
-            none = np.zeros((1, A), np.uint8)
-            return Sight(mazes, policy, np.zeros(mazes.cells, np.intp), none[:, :0], none)
+            nothing = np.zeros((1, 0), np.uint8)
+            return Sight(mazes, policy, np.zeros(mazes.cells, np.intp), nothing, nothing)
         _fill_seen(wall_C, mazes, policy.radius, sensed)
         if policy.compass:
             sensed[:, bits:] = np.stack(_compass(mazes), axis=1)
@@ -105,8 +105,7 @@ class Sight:
             whole = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}").reshape(-1)
             _, first, look_C = np.unique(whole, return_index=True, return_inverse=True)
             looks = sensed[first].astype(np.uint8)
-        compass = looks[:, bits:] if policy.compass else np.zeros((len(looks), A), np.uint8)
-        return Sight(mazes, policy, look_C, looks[:, :bits], compass)
+        return Sight(mazes, policy, look_C, looks[:, :bits], looks[:, bits:])
 
     @cached_property
     def beside_CA(self) -> Indices:
@@ -196,14 +195,9 @@ class Observations:
         """Returns the features [U, F], 0 or 1, of the observations with these numbers, or of all."""
         key_U = self._keys(seen_U)
         look_U, last_U = np.divmod(key_U >> MARK_BITS * A, NO_MOVE + 1)
-        blocks = [
-            self.sight.looks_LB.take(look_U % len(self.sight.looks_LB), axis=0),
-            ONE_HOT.take(last_U, axis=0),
-            MARKED.take(key_U & ALL_MARKS, axis=0),
-        ]
-        if self.sight.policy.compass:
-            blocks.append(self.sight.compass_LA.take(look_U % len(self.sight.looks_LB), axis=0))
-        return np.concatenate(blocks, axis=1)
+        look_U %= len(self.sight.looks_LB)
+        around_UB, compass_UA = self.sight.looks_LB.take(look_U, axis=0), self.sight.compass_LA.take(look_U, axis=0)
+        return described(around_UB, last_U, key_U & ALL_MARKS, compass_UA)
 
     def mazes(self, seen_U: Indices | None = None) -> Indices | None:
         """Returns the maze of each observation [U] with these numbers, or of all; None where mazes share them."""
@@ -214,6 +208,12 @@ class Observations:
     def _keys(self, seen_U: Indices | None) -> Keys:
         """Returns the keys [U] of the observations with these numbers, or of all."""
         return self.key_O[: self.count] if seen_U is None else self.key_O[seen_U]
+
+
+def described(around_UB: Bytes, last_U: npt.NDArray[Any], marks_U: npt.NDArray[Any], compass_UA: Bytes) -> Bytes:
+    """Returns the features [U, F] of observations: what is sensed around, last moves, marks, and the compass."""
+    blocks = around_UB, ONE_HOT.take(last_U, axis=0), MARKED.take(marks_U, axis=0), compass_UA
+    return np.concatenate(blocks, axis=1)
 
 
 def open_moves(feature_UF: Bytes, policy: PolicyConfig) -> Bools:

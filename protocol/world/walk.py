@@ -59,17 +59,17 @@ class Walkers:
     def __init__(self, sight: Sight, met: Observations, known: Known, attempts: int, horizon_M: Ints) -> None:
         """Puts every robot where its maze starts; the arguments are those of `walk`."""
         mazes = sight.mazes
-        self._met, self.memory = met, Memory(sight, known, attempts)
+        self._met, self._memory = met, Memory(sight, known, attempts)
         self._ahead = mazes.ahead_CA.reshape(-1)
         self._ends_C = (mazes.cell_C == EXIT) | (mazes.cell_C == TRAP)
         self._walker_W = np.arange(len(mazes) * attempts)
-        self._at_W, self._shift_W = np.repeat(mazes.first_M, attempts), self.memory.shift_W
+        self._at_W, self._shift_W = np.repeat(mazes.first_M, attempts), self._memory.shift_W
         self._last_W: npt.NDArray[Any] = np.full(len(self._at_W), NO_MOVE, np.uint8)
         self._horizon_W = np.repeat(horizon_M, attempts)
         self._horizon = int(self._horizon_W.min())
         self._length_W, self._end_W = self._horizon_W.copy(), self._at_W.copy()
         self._told: list[tuple[Here, Bytes]] = []
-        self.memory.enter(self._walker_W, self._at_W, self._at_W + self._shift_W)
+        self._memory.enter(self._walker_W, self._at_W, self._at_W + self._shift_W)
 
     @property
     def are_done(self) -> bool:
@@ -79,9 +79,9 @@ class Walkers:
     def look(self) -> Here:
         """Returns what the walkers that are still on their way sense, remember and dream."""
         here_W = self._at_W + self._shift_W
-        marks_W = self.memory.marks(here_W)
+        marks_W = self._memory.marks(here_W)
         seen_W = self._met.numbers(self._at_W, self._last_W, marks_W)
-        dream = self.memory.dream(self._walker_W, self._at_W, here_W, marks_W)
+        dream = self._memory.dream(self._walker_W, self._at_W, here_W, marks_W)
         return Here(len(self._told), self._walker_W, self._at_W, seen_W, dream)
 
     def go(self, here: Here, move_W: Bytes) -> None:
@@ -106,17 +106,9 @@ class Walkers:
 
     def _moved(self, move_W: Bytes) -> Indices:
         """Returns the rows of the cells that moves lead to [W], and has them remembered."""
-        walker_W, at_W, memory = self._walker_W, self._at_W, self.memory
-        here_W, to_W = at_W + self._shift_W, self._ahead.take(at_W * A + move_W)
-        moved_W = to_W != at_W
-        if moved_W.all():
-            memory.pass_on(walker_W, at_W, here_W, move_W, to_W)
-            self._last_W = move_W
-        else:
-            rest = np.flatnonzero(moved_W)
-            memory.bump(*taken(np.flatnonzero(~moved_W), walker_W, here_W, move_W))
-            memory.pass_on(*taken(rest, walker_W, at_W, here_W, move_W, to_W))
-            self._last_W = np.where(moved_W, move_W, self._last_W)
+        at_W, to_W = self._at_W, self._ahead.take(self._at_W * A + move_W)
+        self._memory.move(self._walker_W, at_W, at_W + self._shift_W, move_W, to_W)
+        self._last_W = np.where(to_W != at_W, move_W, self._last_W)
         return to_W
 
 

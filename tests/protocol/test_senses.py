@@ -30,7 +30,7 @@ def test_what_is_sensed_in_each_free_cell_is_what_a_robot_sees_there(seed: int, 
             look = next(looks)
             if cell in drawing.walls:
                 continue
-            wanted = drawing.seen(cell, radius), drawing.compass(cell) if compass else [False] * 4
+            wanted = drawing.seen(cell, radius), drawing.compass(cell) if compass else []
             assert (sight.looks_LB[look].tolist(), sight.compass_LA[look].tolist()) == wanted
             assert seen.setdefault(look, wanted) == wanted
     assert len({str(wanted) for wanted in seen.values()}) == len(seen)  # what is alike has one number

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import clew
-from clew.gym import ID, MazeEnv
+from clew.gym import ID, MazeEnv, MazeVectorEnv
 from protocol.learning.inner import initial_theta
 from protocol.learning.play import replay
 from protocol.world.memory import Known
@@ -147,17 +146,76 @@ def test_it_can_be_looked_at_as_text_and_as_a_picture() -> None:
     assert not changed[64:].any()
 
 
-def test_several_environments_make_a_vector() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        envs = gymnasium.make_vec(ID, num_envs=3, family="braided", side=7, attempts=2)
-        observations, _ = envs.reset(seed=5)
-        alone, _ = made(family="braided", side=7, attempts=2).reset(seed=6)
-        assert np.array_equal(observations[1], alone)
-        for _ in range(20):
-            observations, rewards, *_ = envs.step(envs.action_space.sample())
-        assert (observations.shape, rewards.shape) == ((3, 43), (3,))
-        envs.close()
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"side": 5},
+        {"family": "braided", "side": 7, "attempts": 3},
+        {"family": ["blocks", "braided"], "side": [5, 7], "radius": 0, "compass": True, "attempts": 2, "traps": 0.1},
+        {"side": 7, "memory": "none", "radius": 2, "held_out": True, "start": "random"},
+        {"mazes": [TRAPPED, clew.Maze("S.E"), clew.Maze("S.#\n#.#\n#.E\n...\n...")], "attempts": 4},
+    ],
+)
+def test_a_vector_does_step_for_step_what_its_environments_do_alone(settings: dict[str, Any]) -> None:
+    settings |= {"horizon_per_cell": 1}
+    alone = gymnasium.make_vec(ID, 4, vectorization_mode="sync", **settings)
+    envs, rng, episodes = gymnasium.make_vec(ID, 4, **settings), np.random.default_rng(0), 0
+    assert isinstance(envs, MazeVectorEnv)
+    assert isinstance(alone, gymnasium.vector.SyncVectorEnv)
+    for name in ("observation_space", "action_space", "single_observation_space", "single_action_space", "metadata"):
+        assert getattr(envs, name) == getattr(alone, name)
+    for again in ({"seed": 3}, {"seed": [5, None] * 2}, {"options": {"reset_mask": np.arange(4) > 1}}, {}):
+        assert_same(envs.reset(**copy.deepcopy(again)), alone.reset(**copy.deepcopy(again)))
+        for _ in range(200):
+            actions = rng.integers(4, size=4)
+            told = envs.step(actions)
+            assert_same(told, alone.step(actions))
+            episodes += int((told[2] | told[3]).sum())
+    assert envs.np_random_seed == alone.get_attr("np_random_seed")
+    assert episodes > 10
+
+
+def assert_same(some: Any, others: Any) -> None:
+    """Arrays of the same type, shape and numbers, however deep in tuples and dictionaries."""
+    if isinstance(some, dict):
+        assert some.keys() == others.keys()
+        some, others = tuple(some.values()), tuple(others[key] for key in some)
+    if isinstance(some, tuple):
+        for one, other in zip(some, others, strict=True):
+            assert_same(one, other)
+    else:
+        assert (some.dtype, some.shape, some.tolist()) == (others.dtype, others.shape, others.tolist())
+
+
+def test_a_vector_shows_what_each_of_its_environments_shows() -> None:
+    for mode in ("ansi", "rgb_array"):
+        alone = gymnasium.make_vec(ID, 3, vectorization_mode="sync", side=5, attempts=2, render_mode=mode)
+        envs = gymnasium.make_vec(ID, 3, side=5, attempts=2, render_mode=mode)
+        for both in (alone, envs):
+            both.reset(seed=0)
+            for move in [2, 1] * 50:
+                both.step(np.full(3, move))
+        shown, wanted = envs.render(), alone.render()
+        assert shown is not None
+        assert wanted is not None
+        assert np.array_equal(np.stack(shown), np.stack(wanted))
+
+
+def test_a_vector_refuses_what_is_not_meant_in_one_sentence() -> None:
+    envs = gymnasium.make_vec(ID, 3, side=5)
+    with pytest.raises(gymnasium.error.ResetNeeded, match="call reset"):
+        envs.step(np.zeros(3, np.int64))
+    with pytest.raises(clew.ClewError, match="2 seeds for 3 environments; give one seed, or one for each"):
+        envs.reset(seed=[1, 2])  # type: ignore[arg-type]
+    with pytest.raises(clew.ClewError, match="reset_mask must name one of 3 environments or more"):
+        envs.reset(options={"reset_mask": np.zeros(3, np.bool_)})
+    envs.reset(seed=0)
+    for moves in ([0, 1], [0, 1, 4], [0, 1, -1]):
+        with pytest.raises(clew.ClewError, match="3 moves, each from 0 to 3, are wanted"):
+            envs.step(np.array(moves))
+    with pytest.raises(clew.ClewError, match="give num_envs=1 or more"):
+        gymnasium.make_vec(ID, 0)
 
 
 @pytest.mark.parametrize(
