@@ -45,19 +45,25 @@ def exp_all(x: Numbers, result: Numbers) -> None:
 
 
 @machine_code
+def log_of(x: float) -> float:
+    """Computes the logarithm of one number."""
+    share, power = math.frexp(x)
+    if share < ROOT_HALF:
+        share, power = 2 * share, power - 1
+    ratio = (share - 1) / (share + 1)
+    square = ratio * ratio
+    each = ATANH[0]
+    for term in ATANH[1:]:
+        each = each * square + term
+    each = each * ratio
+    return power * LN2_HIGH + (each + power * LN2_LOW)
+
+
+@machine_code
 def log_all(x: Numbers, result: Numbers) -> None:
     """Fills `result` with the logarithms of `x`, which is as long."""
     for row in range(len(x)):
-        share, power = math.frexp(float(x[row]))
-        if share < ROOT_HALF:
-            share, power = 2 * share, power - 1
-        ratio = (share - 1) / (share + 1)
-        square = ratio * ratio
-        each = ATANH[0]
-        for term in ATANH[1:]:
-            each = each * square + term
-        each = each * ratio
-        result[row] = power * LN2_HIGH + (each + power * LN2_LOW)
+        result[row] = log_of(float(x[row]))
 
 
 @machine_code

@@ -1,7 +1,8 @@
 """The functions `play` and `replay` of `learning/play.py`, which prepare arrays for the machine code of `walk`."""
 
 # M mazes, C cells of all mazes, W walkers, N steps of all attempts, F features of an observation, H hidden units,
-# A moves, L looks, B cells seen around one, D kinds of dream, G gains of a dream, O places for observations
+# Z gates: three for each hidden unit, A moves, L looks, B cells seen around one, D kinds of dream, G gains of a dream,
+# O places for observations
 
 from __future__ import annotations
 
@@ -10,8 +11,10 @@ import numpy as np
 from protocol.compiled import Numbers, plain
 from protocol.compiled.records import Ground, Met, Mind, Robot, Told
 from protocol.compiled.walk import ALL_DONE, MET_TOO_MANY, UNWALKABLE, walk_on
-from protocol.learning.play import FIRST_STEPS, Keys, Scores, UnwalkableError, factors
+from protocol.config import PolicyConfig
+from protocol.learning.play import FIRST_STEPS, Asked, Keys, Scores, UnwalkableError, factors
 from protocol.learning.policy import SHARE_A16, Phi
+from protocol.learning.recurrent import ENDED, Fed
 from protocol.world.cells import MOVES, A, Ints
 from protocol.world.memory import Known
 from protocol.world.senses import Bytes, Observations, offsets, turns
@@ -27,8 +30,11 @@ NOBODY = Mind(
     dream_DG=np.zeros((2, 0), np.float32),
     share_A16=SHARE_A16,
     key_W=np.zeros(0, np.uint64),
-    score_OA=np.zeros((0, A), np.float32),
+    said_OZ=np.zeros((0, 0), np.float32),
     odds_OA=np.zeros((0, A)),
+    again_HZ=np.zeros((0, 0), np.float32),
+    out_HA=np.zeros((0, A), np.float32),
+    state_WH=np.zeros((0, 0), np.float32),
 )
 
 
@@ -38,29 +44,51 @@ def play(phi: Phi, scores: Scores, met: Observations, known: Known, horizon_M: I
     shared = phi.net["in"].ndim == 2
     net = {name: value[None] if shared else value for name, value in phi.net.items()}
     factor_AC = factors(phi)
-    around = offsets(policy.radius)
-    mind = Mind(
+    mind = NOBODY._replace(
         turns_AF=turns(policy),
-        wall_A=np.array([around.index(step) for step in MOVES] if around else [0] * A, np.intp),
+        wall_A=_walls(policy),
         in_MFH=net["in"],
         bias_MH=net["bias"],
         out_MH=net["out"],
         factor_CA=np.zeros((0, A)) if factor_AC is None else factor_AC.T,
         dream_DG=phi.dream_DG,
-        share_A16=SHARE_A16,
         key_W=key_W,
-        score_OA=scores.score_OA,
-        odds_OA=scores.odds_OA,
     )
-    walkers = len(key_W)
-    told = _room(walkers, FIRST_STEPS * walkers, np.zeros(walkers, np.int32), None)
-    return _walked(met, known, horizon_M, Mind(*map(plain, mind)), told, scores)
+    return _walked(met, known, horizon_M, mind, _room_to_draw(key_W), scores)[0]
+
+
+def play_recurrent(
+    phi: Phi, fed: Fed, met: Observations, known: Known, horizon_M: Ints, key_W: Keys
+) -> tuple[Walk, Numbers, Numbers]:
+    """Makes attempts with the recurrent policy `phi`, as `protocol.learning.recurrent.play` does."""
+    state_WH: Numbers = np.array(phi.state_MH)
+    mind = NOBODY._replace(
+        wall_A=_walls(met.sight.policy),
+        in_MFH=phi.net["in"][None, :ENDED],
+        bias_MH=phi.net["bias"][None],
+        key_W=key_W,
+        again_HZ=phi.net["again"],
+        out_HA=phi.net["out"],
+        state_WH=state_WH,
+    )
+    return *_walked(met, known, horizon_M, mind, _room_to_draw(key_W), fed), state_WH
+
+
+def _walls(policy: PolicyConfig) -> Numbers:
+    """Returns which feature says whether there is a wall on each side [A]; 0 where robots are blind."""
+    around = offsets(policy.radius)
+    return np.array([around.index(step) for step in MOVES] if around else [0] * A, np.intp)
+
+
+def _room_to_draw(key_W: Keys) -> Told:
+    """Makes room for the first steps of attempts whose moves are drawn."""
+    return _room(len(key_W), FIRST_STEPS * len(key_W), np.zeros(len(key_W), np.int32), None)
 
 
 def replay(met: Observations, known: Known, horizon_M: Ints, length_W: Ints, move_N: Bytes) -> Walk:
     """Makes attempts once more that were made before, as `protocol.learning.play.replay` does."""
     told = _room(len(length_W), len(move_N), length_W.astype(np.int32), move_N)
-    return _walked(met, known, horizon_M, NOBODY, told, None)
+    return _walked(met, known, horizon_M, NOBODY, told, None)[0]
 
 
 def _room(walkers: int, steps: int, length_W: Numbers, move_N: Bytes | None) -> Told:
@@ -74,11 +102,14 @@ def _room(walkers: int, steps: int, length_W: Numbers, move_N: Bytes | None) -> 
         known_N=np.empty(steps, np.uint8),
         hope_N=np.empty(steps, np.uint8),
         gain_N=np.empty(steps, np.uint8),
+        log_prob_N=np.empty(steps, np.float32),
     )
 
 
-def _walked(met: Observations, known: Known, horizon_M: Ints, mind: Mind, told: Told, scores: Scores | None) -> Walk:
-    """Walks until all attempts are done, and makes room where there is too little."""
+def _walked(
+    met: Observations, known: Known, horizon_M: Ints, mind: Mind, told: Told, asked: Asked | None
+) -> tuple[Walk, Numbers]:
+    """Walks until all attempts are done, and makes room where there is too little; returns log-probabilities, too."""
     sight = met.sight
     mazes, policy = sight.mazes, sight.policy
     remembers = policy.memory != "none"
@@ -96,17 +127,18 @@ def _walked(met: Observations, known: Known, horizon_M: Ints, mind: Mind, told: 
     )
     ground = Ground(*map(plain, ground))
     robot = Robot(policy.radius, remembers, policy.compass, policy.dreams)
-    done = 0
+    mind, done = Mind(*map(plain, mind)), 0
     while True:
-        if scores:
-            scores.make_room(len(met.key_O))
-            mind = mind._replace(score_OA=scores.score_OA, odds_OA=scores.odds_OA)
+        if asked:
+            asked.make_room(len(met.key_O))
+            mind = mind._replace(said_OZ=asked.said_OZ, odds_OA=asked.odds_OA)
         seen = Met(met.look_C, met.seen_of, met.key_O, plain(sight.looks_LB), plain(sight.compass_LA))
         why, done, met.count, steps = walk_on(done, met.count, ground, robot, seen, mind, told)
         if why == UNWALKABLE:
             raise UnwalkableError
         if why == ALL_DONE:
-            return Walk(told.length_W, told.end_W, *(field[:steps] for field in told[2:]))
+            *walked, log_prob_N = (field[:steps] for field in told[2:])
+            return Walk(told.length_W, told.end_W, *walked), log_prob_N
         if why == MET_TOO_MANY:
             met.make_room()
         else:

@@ -1,7 +1,8 @@
 """The arrays that the machine code of an attempt reads and writes, put together by what they are about."""
 
 # M mazes, C cells of all mazes, W walkers, N steps of all attempts, F features of an observation, H hidden units,
-# A moves, L looks, B cells seen around one, D kinds of dream, G gains of a dream, O places for observations
+# A moves, L looks, B cells seen around one, D kinds of dream, G gains of a dream, O places for observations,
+# Z gates: three for each hidden unit
 
 from __future__ import annotations
 
@@ -56,8 +57,11 @@ class Mind(NamedTuple):
     dream_DG: Numbers  # float32
     share_A16: Numbers  # float32
     key_W: Numbers  # uint64: the key of each walker's random numbers; W is 0 where moves are given
-    score_OA: Numbers  # float32: the network's scores
-    odds_OA: Numbers  # float64: their exponentials; negative where they have not been computed
+    said_OZ: Numbers  # float32: as in `play.Scores`, or as in `recurrent.Fed`
+    odds_OA: Numbers  # float64: the same; negative where nothing has been computed
+    again_HZ: Numbers  # float32: of a recurrent policy, as are the two that follow; H is 0 for others
+    out_HA: Numbers  # float32
+    state_WH: Numbers  # float32: the states before the attempts, and then those after them
 
 
 class Told(NamedTuple):
@@ -71,3 +75,4 @@ class Told(NamedTuple):
     known_N: Numbers  # uint8
     hope_N: Numbers  # uint8
     gain_N: Numbers  # uint8
+    log_prob_N: Numbers  # float32: the moves' log-probabilities, where a recurrent policy draws them

@@ -1,7 +1,8 @@
 """Machine code of `world/walk.py` and `world/memory.py`, one walker after another, with the moves drawn or given."""
 
 # M mazes, C cells of all mazes, I cells of one maze, W walkers, N steps of all attempts, A moves, D kinds of dream,
-# G gains of a dream, F features of an observation, H hidden units, O places for observations
+# G gains of a dream, F features of an observation, H hidden units, Z gates: three for each hidden unit, O places for
+# observations
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from protocol.compiled import Numbers, machine_code
 from protocol.compiled.exact import exp_of, uniform
 from protocol.compiled.policy import consult, draw, nats
 from protocol.compiled.records import Ground, Met, Mind, Robot, Told
+from protocol.compiled.recurrent import advance_one, feed, respond
 from protocol.compiled.ways import CLOSED, spread
 from protocol.learning.policy import HOPE, KNOWN
 from protocol.world.cells import BACK, EXIT, NO_MOVE, TRAP, UNREACHABLE, WALL, A
@@ -140,16 +142,25 @@ def walk_on(
         mind.share_A16,
         mind.key_W,
     )
+    again_HZ, out_HA, said_OZ, state_WH, log_prob_N = (
+        mind.again_HZ,
+        mind.out_HA,
+        mind.said_OZ,
+        mind.state_WH,
+        told.log_prob_N,
+    )
     length_W, end_W, move_N, at_N, seen_N = told.length_W, told.end_W, told.move_N, told.at_N, told.seen_N
     known_N, hope_N, gain_N = told.known_N, told.hope_N, told.gain_N
     remembers, dreams, radius = robot.remembers, robot.dreams, robot.radius
     mazes, walkers = len(ground.offset_M), len(length_W)
     each = walkers // mazes
-    draws, shared, bent = len(key_W) > 0, len(mind.in_MFH) == 1, len(factor_CA) > 0
+    draws, shared, bent, recurs = len(key_W) > 0, len(mind.in_MFH) == 1, len(factor_CA) > 0, len(state_WH) > 0
     steps = length_W[:begin].sum()
     most = ground.count_M.max()  # these have room for the largest maze
     states, befores, hopes, queues = np.empty((4, most), np.int32)
     senseds, senseds_before = np.empty((2, most), np.bool_)
+    state_H, again_Z = np.empty(len(again_HZ), np.float32), np.empty(3 * len(again_HZ), np.float32)
+    odds_A, log_prob_A = np.empty(A), np.empty(A, np.float32)
     goals = 0
     for walker in range(begin, walkers):
         maze = walker // each
@@ -172,6 +183,8 @@ def walk_on(
             next_CA[first : first + cells],
         )
         at, last = ground.first_M[maze], NO_MOVE
+        if recurs:
+            state_H[:] = state_WH[walker]
         if remembers:
             if walker % each == 0 or walker == begin:
                 goals = prepare(maze, ground, robot, befores[:cells], senseds_before[:cells])
@@ -213,9 +226,17 @@ def walk_on(
                     hope = 0
             if draws:
                 if odds_OA[seen, 0] < 0:
-                    consult(seen, 0 if shared else maze, met, mind)
+                    if recurs:
+                        feed(seen, met, mind)
+                    else:
+                        consult(seen, 0 if shared else maze, met, mind)
                 up, right, down, left = odds_OA[seen, 0], odds_OA[seen, 1], odds_OA[seen, 2], odds_OA[seen, 3]
-                if known | hope:
+                if recurs:
+                    advance_one(said_OZ[seen], state_H, again_HZ, again_Z, state_H)
+                    odds_A[:] = odds_OA[seen]
+                    respond(state_H, out_HA, odds_A, log_prob_A)
+                    up, right, down, left = odds_A[0], odds_A[1], odds_A[2], odds_A[3]
+                elif known | hope:
                     by_known = float(dream_DG[KNOWN, gain]) if known else 0.0
                     by_hope = float(dream_DG[HOPE, gain]) if hope else 0.0
                     total = up + right + down + left
@@ -231,6 +252,8 @@ def walk_on(
                     down, left = down * factor_CA[at, 2], left * factor_CA[at, 3]
                 move = draw(uniform(key_W[walker], time), up, right, down, left)
                 move_N[here] = move
+                if recurs:
+                    log_prob_N[here] = log_prob_A[move]
             else:
                 move = int(move_N[here])
             at_N[here], seen_N[here] = at, seen
@@ -259,6 +282,8 @@ def walk_on(
                 break
         if not over:
             return UNWALKABLE, walker, count, steps
+        if recurs:
+            state_WH[walker] = state_H
         length_W[walker], end_W[walker] = length, at
         steps += length
     return ALL_DONE, walkers, count, steps

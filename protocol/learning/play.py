@@ -6,7 +6,8 @@ splittable pseudorandom number generators", 2014).
 """
 
 # M mazes, C cells of all mazes, W walkers, N steps of all attempts, U distinct observations, O places for observations,
-# of which U are taken, A moves, D kinds of dream, G gains of a dream
+# of which U are taken, A moves, D kinds of dream, G gains of a dream, Z gates: or moves,
+# where a network scores these
 
 from __future__ import annotations
 
@@ -66,35 +67,52 @@ def scene_of(met: Observations, seen_U: Indices, config: Config) -> Scene:
     return Scene.of(met.features(seen_U), config, real, met.mazes(seen_U), len(met.sight.mazes))
 
 
-class Scores:
-    """The scores that a network gives to the moves in the observations that were met; each is computed once."""
+class Asked:
+    """The numbers that a network says in the observations that were met; those of each are computed once."""
 
-    def __init__(self, net: dict[str, Any], met: Observations, config: Config) -> None:
-        """Starts without any score of `net` in the observations that `met` numbers."""
-        self.net, self._met, self._config = net, met, config
-        self.score_OA = np.empty((0, A), np.float32)
-        self.odds_OA = np.empty((0, A))  # e^score, the largest of an observation being 1; below 0 until computed
+    def __init__(self, net: dict[str, Any], met: Observations, width: int) -> None:
+        """Starts without any of the observations that `met` numbers. `width`: how many numbers `net` says of each."""
+        self.net, self._met = net, met
+        self.said_OZ = np.empty((0, width), np.float32)
+        self.odds_OA = np.empty((0, A))  # as the subclass says; below 0 until computed
 
     def make_room(self, room: int) -> None:
         """Makes room for so many observations."""
         more = room - len(self.odds_OA)
         if more > 0:
-            self.score_OA = np.concatenate((self.score_OA, np.zeros((more, A), np.float32)))
+            self.said_OZ = np.concatenate((self.said_OZ, np.zeros((more, self.said_OZ.shape[1]), np.float32)))
             self.odds_OA = np.concatenate((self.odds_OA, np.full((more, A), -1.0)))
 
     def ask(self) -> None:
-        """Computes the scores in all observations that are new."""
-        self.make_room(self._met.count)
+        """Computes what there is to say in all observations that are new."""
+        self.make_room(len(self._met.key_O))
         fresh = np.flatnonzero(self.odds_OA[: self._met.count, 0] < 0)
         if len(fresh):
-            scene = scene_of(self._met, fresh, self._config)
-            score_AU = scores(self.net, scene)
-            odds_AU = exact.exp((score_AU - score_AU.max(axis=0)).astype(np.float64))
-            self.score_OA[fresh], self.odds_OA[fresh] = score_AU.T, (odds_AU * scene.open_AU).T
+            self.said_OZ[fresh], self.odds_OA[fresh] = self._answer(fresh)
+
+    def _answer(self, seen_U: Indices) -> tuple[Floats, Wide]:
+        """Computes the new rows of the two arrays, for the observations with these numbers."""
+        raise NotImplementedError
+
+
+class Scores(Asked):
+    """The scores of the moves [O, A], and their exponentials: the odds, of which an observation's largest is 1."""
+
+    def __init__(self, net: dict[str, Any], met: Observations, config: Config) -> None:
+        """Starts without any score of `net` in the observations that `met` numbers."""
+        super().__init__(net, met, A)
+        self._config = config
 
     def of(self, seen_N: Ints) -> Floats:
         """Returns the scores [A, N] of steps with these observations, which must have been asked about."""
-        return np.ascontiguousarray(self.score_OA.T).take(seen_N, axis=1)
+        return np.ascontiguousarray(self.said_OZ.T).take(seen_N, axis=1)
+
+    def _answer(self, seen_U: Indices) -> tuple[Floats, Wide]:
+        """Computes scores and odds [U, A]."""
+        scene = scene_of(self._met, seen_U, self._config)
+        score_AU = scores(self.net, scene)
+        odds_AU = exact.exp((score_AU - score_AU.max(axis=0)).astype(np.float64))
+        return score_AU.T, (odds_AU * scene.open_AU).T
 
 
 def play(phi: Phi, scores: Scores, met: Observations, known: Known, horizon_M: Ints, key_W: Keys) -> Walk:

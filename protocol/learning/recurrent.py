@@ -17,7 +17,7 @@ from protocol.compiled import compiled, plain
 from protocol.config import Config
 from protocol.learning import exact
 from protocol.learning.arrays import Array, is_torch, log_softmax, product, sigmoid, tanh, thirds, turned
-from protocol.learning.play import Keys, drawn
+from protocol.learning.play import Asked, Keys, Wide, drawn
 from protocol.learning.policy import Net, Phi, shut
 from protocol.world.cells import A, Floats, Indices, Ints
 from protocol.world.memory import Known
@@ -67,35 +67,51 @@ def scores(net: Net, state_WH: Array, open_AW: Array) -> Array:
     return shut(turned(product(state_WH, net["out"])), open_AW)
 
 
-def play(phi: Phi, met: Observations, known: Known, horizon_M: Ints, key_M: Keys) -> tuple[Walk, Floats, Floats]:
+def play(
+    phi: Phi, fed: Fed, met: Observations, known: Known, horizon_M: Ints, key_M: Keys
+) -> tuple[Walk, Floats, Floats]:
     """Makes one attempt at each maze; returns also each move's log-probability [N], and the states after it [M, H].
 
-    Args: see `protocol.learning.play.play`.
+    `fed` is what the inputs say to the network of `phi`.
     """
-    player = Player(phi, met, key_M)
+    if machine := compiled("play"):
+        return machine.play_recurrent(phi, fed, met, known, horizon_M, key_M)  # type: ignore[no-any-return]
+    player = Player(phi, fed, key_M)
     done = walk(met.sight, met, known, 1, horizon_M, player.choose)
     return done, player.log_probs(done), player.state_WH
+
+
+class Fed(Asked):
+    """The numbers that the inputs say to each gate [O, Z]; the odds are 1 where a move is open, else 0."""
+
+    def __init__(self, net: Net, met: Observations) -> None:
+        """Starts without any of the observations that `met` numbers."""
+        super().__init__(net, met, net["bias"].shape[0])
+
+    def _answer(self, seen_U: Indices) -> tuple[Floats, Wide]:
+        """Computes what the inputs say [U, Z], and which moves are open [U, A]."""
+        feature_UF = self._met.features(seen_U)
+        fed_UZ = product(feature_UF.astype(np.float32), self.net["in"][:ENDED]) + self.net["bias"]
+        return fed_UZ, open_moves(feature_UF, self._met.sight.policy).astype(np.float64)
 
 
 class Player:
     """Draws moves from the recurrent policy, walkers side by side, each in a state of its own."""
 
-    def __init__(self, phi: Phi, met: Observations, key_W: Keys) -> None:
-        """Starts in the states of `phi`. What the inputs say is computed once for each observation that is met."""
+    def __init__(self, phi: Phi, fed: Fed, key_W: Keys) -> None:
+        """Starts in the states of `phi`."""
         assert phi.state_MH is not None
         self.state_WH: Floats = phi.state_MH.copy()
-        self._net, self._met, self._key_W = phi.net, met, key_W
-        self._fed_OZ = np.empty((0, phi.net["bias"].shape[0]), np.float32)
-        self._open_OA = np.empty((0, A), np.float32)
+        self._net, self._fed, self._key_W = phi.net, fed, key_W
         self._told: list[tuple[Indices, int, Floats]] = []
 
     def choose(self, here: Here) -> Bytes:
         """Draws a move for each walker [W]."""
-        self._ask()
-        state_WH = advance(self._net, self._fed_OZ[here.seen_W], self.state_WH[here.walker_W])
+        self._fed.ask()
+        state_WH = advance(self._net, self._fed.said_OZ[here.seen_W], self.state_WH[here.walker_W])
         self.state_WH[here.walker_W] = state_WH
-        open_AW = turned(self._open_OA[here.seen_W])
-        log_prob_AW = log_softmax(scores(self._net, state_WH, open_AW))
+        open_AW = turned(self._fed.odds_OA[here.seen_W])
+        log_prob_AW = log_softmax(scores(self._net, state_WH, open_AW.astype(np.float32)))
         odds_AW = exact.exp(log_prob_AW.astype(np.float64)) * open_AW
         move_W = drawn(odds_AW, self._key_W[here.walker_W], here.time)
         self._told.append((here.walker_W, here.time, log_prob_AW[move_W, np.arange(len(move_W))]))
@@ -108,14 +124,3 @@ class Player:
         for walker_W, time, log_prob_W in self._told:
             log_prob_N[first_W[walker_W] + time] = log_prob_W
         return log_prob_N
-
-    def _ask(self) -> None:
-        """Computes what the inputs say in all observations that are new."""
-        former = len(self._fed_OZ)
-        if former == self._met.count:
-            return
-        feature_UF = self._met.features(np.arange(former, self._met.count))
-        fed_UZ = product(feature_UF.astype(np.float32), self._net["in"][:ENDED]) + self._net["bias"]
-        open_UA = open_moves(feature_UF, self._met.sight.policy).astype(np.float32)
-        self._fed_OZ = np.concatenate((self._fed_OZ, fed_UZ))
-        self._open_OA = np.concatenate((self._open_OA, open_UA))

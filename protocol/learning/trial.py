@@ -111,9 +111,10 @@ def _recurrent_trial(
     """Makes K + 1 attempts at each maze with the recurrent policy, whose state goes on from one to the next."""
     met, knowns = Observations(Sight.of(mazes, config.policy)), [Known.nothing(mazes.cells)]
     phis = [initial_phi(theta, mazes.cells, len(mazes), config.inner.steps, config)]
+    fed = recurrent.Fed(phis[0].net, met)
     walks, log_probs = [], []
     for left in reversed(range(config.inner.steps + 1)):
-        done, log_prob_N, state_MH = recurrent.play(phis[-1], met, knowns[-1], horizon_M, keys(len(mazes), rng))
+        done, log_prob_N, state_MH = recurrent.play(phis[-1], fed, met, knowns[-1], horizon_M, keys(len(mazes), rng))
         walks.append(done)
         log_probs.append(log_prob_N)
         finished("rollouts")
