@@ -4,7 +4,7 @@ RUN_DIR/checkpoints/UPDATE.safetensors holds the arrays, UPDATE.json everything 
 former. The JSON comes last: a checkpoint is there once it is.
 """
 
-# P parameters, V versions of theta
+# P parameters
 
 from __future__ import annotations
 

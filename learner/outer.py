@@ -4,9 +4,8 @@ Clipped ratio: arXiv:1707.06347, on the result of adaptation as in ProMP, arXiv:
 arXiv:1803.01118.
 """
 
-# M mazes, E attempts at each, W = M*E attempts, N steps of all attempts, S situations (see inner.Made), U distinct
-# observations, C cells of all mazes, A moves, K inner steps, P parameters, D kinds of dream, G gains of a dream, J
-# facts that hindsight knows of a step, F features of the baseline, Q features of the baseline and the return
+# M mazes, E attempts at each, W = M*E attempts, N steps of all attempts, S situations (see inner.Made), A moves,
+# K inner steps, P parameters, F features of the baseline, Q features of the baseline and the return
 
 from __future__ import annotations
 
@@ -49,7 +48,7 @@ class Totals:
     returns: Tensor  # [] after adaptation
     best: Tensor  # [] returns on the shortest paths
     steps_K: Tensor  # [K + 1] N of each stage
-    fit_KFQ: Tensor  # [K + 1, F, G] the normal equations of each stage's baseline
+    fit_KFQ: Tensor  # [K + 1, F, Q] the normal equations of each stage's baseline
 
     @staticmethod
     def of(batch: Batch, config: Config) -> Totals:

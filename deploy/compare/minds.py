@@ -4,7 +4,7 @@ They have the senses that the config gives to the robot: the walls within its ra
 bumped into. A trap on which an attempt has ended is remembered. Among moves that are equally good, one is drawn.
 """
 
-# M mazes, C cells of all mazes, E attempts at each maze, W = M walkers, A moves
+# M mazes, C cells of all mazes, W = M walkers, A moves, T steps of an attempt, O places for observations
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 It reads a run's records and its newest checkpoint, and writes nothing: the learner does not know of it.
 """
 
+# M mazes
+
 from __future__ import annotations
 
 import asyncio
