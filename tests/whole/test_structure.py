@@ -215,7 +215,7 @@ def test_a_letter_of_a_shape_means_the_same_in_every_file(path: Path) -> None:
     legend = legend_of(path)
     of_studies = OF_STUDIES if room_of(path) in ("deploy.study", "deploy.compare") else {}
     for letter, meaning in legend:
-        meant = meaning.startswith(LETTERS[letter]) or meaning.startswith(of_studies.get(letter, ()))
+        meant = any(map(meaning.startswith, (LETTERS[letter], of_studies.get(letter, ()))))
         assert meant, f"{letter} {meaning}"
     letters = [letter for letter, _ in legend]
     assert len(letters) == len(set(letters))
