@@ -182,8 +182,13 @@ def _read(path: Path) -> Checkpoint:
             square=arrays["adam.square"],
             steps=about.steps,
         )
-    except ValidationError:
-        raise ClewError(f"checkpoint {path} is of another version of clew; use that one") from None
+    except ValidationError as error:
+        gone = [".".join(map(str, one["loc"])) for one in error.errors() if one["type"] == "extra_forbidden"]
+        why = f"sets {', '.join(gone)}, which this version has not" if gone else "has settings of another meaning"
+        raise ClewError(
+            f"checkpoint {path} is of another version of clew: it {why}; use the version that it was trained with, "
+            "or train anew"
+        ) from None
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(str(error)) from None
 

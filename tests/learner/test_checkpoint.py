@@ -320,6 +320,18 @@ def test_parameters_that_do_not_fit_the_config_are_refused(tmp_path: Path) -> No
         beginning(tmp_path, CONFIG, resume=True)
 
 
+def test_a_setting_that_is_no_more_is_named_in_one_sentence(tmp_path: Path) -> None:
+    """That of a run of an earlier version of clew."""
+    save(tmp_path, checkpoint(4))
+    path = tmp_path / "checkpoints" / "00000004.json"
+    about = json.loads(path.read_bytes())["about"]
+    about["config"]["outer"] |= {"entropy": 0.0, "clip": 0.2}
+    path.write_bytes(sealed(**about))
+    sentence = r"of another version of clew: it sets outer\.entropy, outer\.clip, which this version has not; use the"
+    with pytest.raises(ClewError, match=sentence):
+        loaded(tmp_path)
+
+
 def test_a_run_is_not_overwritten_and_nothing_resumes_from_nothing(tmp_path: Path) -> None:
     assert beginning(tmp_path, CONFIG, resume=False) is None
     with pytest.raises(ClewError, match="holds no run to resume; change --run-dir, or begin one without --resume"):

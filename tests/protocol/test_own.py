@@ -17,7 +17,7 @@ from actors.rollout import collect
 from protocol import own
 from protocol.compiled import compiled
 from protocol.config import ClewError, Config, InnerConfig, MazeConfig
-from protocol.learning.inner import initial_theta, unflatten
+from protocol.learning.inner import CREDIT_UNITS, initial_theta, unflatten
 from protocol.wire.contract import own_contract
 from protocol.world.cells import EXIT, WALL
 from protocol.world.families import sample, try_out
@@ -185,7 +185,7 @@ def test_a_credit_network_hears_what_functions_of_ones_own_say(
     config = config_of(credit_features=["mine:time", "mine:advantage"])
     theta_P = initial_theta(config)
     named = unflatten(theta_P, config)
-    assert named["credit.in"].shape == (11 + 2, config.inner.credit_hidden)
+    assert named["credit.in"].shape == (11 + 2, CREDIT_UNITS)
     named["credit.out"][:] = 1.0
     deaf_P = theta_P.copy()
     unflatten(deaf_P, config)["credit.in"][11:] = 0.0

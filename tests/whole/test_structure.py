@@ -6,11 +6,13 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from protocol.config import Config
 from tests import ROOT
 
 OURS = {"protocol", "actors", "learner", "deploy", "clew"}
@@ -82,6 +84,20 @@ OF_STUDIES: dict[str, str | tuple[str, ...]] = {  # what it may mean in deploy/s
     "Q": "robots in all",
     "S": "stages",
     "Z": "robots in each",
+}
+UNSET = {  # the settings that no config of deploy/configs sets, and why they are settings
+    "maze.exits": "how many exits a maze has is part of the task",
+    "maze.braid": "how many loops a maze has is part of the task",
+    "maze.path": "family 'file' needs it, and clew ships no file of mazes",
+    "policy.memory": "rivals of clew compare set it: RL² and policy gradient have no memory but their own",
+    "inner.credit": "it names a function of the user's own, as the README says",
+    "inner.credit_features": "it names functions of the user's own, as the README says",
+    "inner.discount": "policy gradient, a rival of clew compare, sets it",
+    "run.seed": "clew train --seed sets it",
+    "run.discount": "what is to be maximised is part of the task; the exact oracle of the tests sets it to 1",
+    "run.lease_timeout_s": "it follows from the machines of a run, and an alert names it as the remedy",
+    "run.checkpoint_every": "it follows from the machines of a run, and an alert names it as the remedy",
+    "run.audit": "how far actors are trusted is the operator's to say, as the README says",
 }
 SOURCES = sorted(path for package in OURS for path in (ROOT / package).rglob("*.py"))
 
@@ -228,6 +244,14 @@ def test_a_legend_explains_only_letters_that_its_file_uses(path: Path) -> None:
     used = letters_in_names(path) | set(re.findall(r"\b\d?([A-Z])\d?\b", rest))
     used |= set("".join(re.findall(r" = ([A-Z*]+)", top)))  # M and E of "W = M*E attempts"
     assert {letter for letter, _ in legend_of(path)} <= used
+
+
+def test_every_setting_is_set_by_a_config_that_ships_or_says_why_not() -> None:
+    known = {f"{section}.{key}" for section, values in Config().model_dump().items() for key in values}
+    trees = [tomllib.loads(path.read_text()) for path in (ROOT / "deploy/configs").glob("*.toml")]
+    used = {f"{section}.{key}" for tree in trees for section, values in tree.items() for key in values}
+    assert used.isdisjoint(UNSET)
+    assert used | UNSET.keys() == known
 
 
 def legend_of(path: Path) -> list[tuple[str, str]]:
