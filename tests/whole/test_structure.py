@@ -85,6 +85,9 @@ OF_STUDIES: dict[str, str | tuple[str, ...]] = {  # what it may mean in deploy/s
     "S": "stages",
     "Z": "robots in each",
 }
+LONG = {  # the functions of more than 80 lines, and why they are not cut
+    "protocol.compiled.walk.walk_on": "numba makes several functions of it slower, as its docstring says",
+}
 UNSET = {  # the settings that no config of deploy/configs sets, and why they are settings
     "maze.exits": "how many exits a maze has is part of the task",
     "maze.braid": "how many loops a maze has is part of the task",
@@ -205,6 +208,14 @@ def test_a_file_holds_one_idea_and_says_which(path: Path) -> None:
     text = path.read_text()
     assert text.count("\n") <= 300
     assert path.stem == "__init__" or ast.get_docstring(ast.parse(text))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_function_is_short_or_is_known_to_be_long(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            assert (lines > 80) == (f"{name_of(path)}.{node.name}" in LONG), f"{node.name} has {lines} lines"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
