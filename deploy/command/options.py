@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from deploy.process import logs
-from deploy.process.settings import load
+from deploy.process.settings import MODULES, load
 from deploy.process.versions import context
 from protocol.config import ClewError, Config
 
@@ -42,7 +42,12 @@ BeginOrResume = Annotated[
 ]
 Modules = Annotated[
     list[str] | None,
-    typer.Option("--module", help="A module of your own that an actor may import if the config names it; repeatable."),
+    typer.Option(
+        "--module",
+        envvar=MODULES,
+        help="A module of your own that an actor may import if the config names it; repeatable, or with spaces between "
+        "several in the variable.",
+    ),
 ]
 Actors = Annotated[int, typer.Option(min=1, max=1_000, help="How many actor processes to start.")]
 

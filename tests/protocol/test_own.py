@@ -24,7 +24,7 @@ from protocol.world.families import sample, try_out
 from protocol.world.maze import held_out
 from tests import ROOT
 from tests.deploy.test_cli import TINY, assert_refused, clew
-from tests.parts.parties import Place, place
+from tests.parts.parties import Party, Place, place
 
 __all__ = ["place"]  # a fixture
 
@@ -304,18 +304,25 @@ def test_any_number_of_actors_gives_the_same_theta(mine: Path) -> None:
     assert not (mine.parent / "another").exists()
 
 
-def test_actors_of_other_machines_import_only_what_their_command_line_names(mine: Path, place: Place) -> None:
+@pytest.mark.parametrize(("option", "variables"), [(("--module", "mine"), {}), ((), {"CLEW_MODULES": "another mine"})])
+def test_actors_of_other_machines_import_only_what_command_line_or_environment_names(
+    option: tuple[str, ...], variables: dict[str, str], mine: Path, place: Place
+) -> None:
+    def actor(*arguments: str, **variables: str) -> Party:
+        connect = ("--connect", place.address, "--metrics-port", 0)
+        return place.start("actor", *connect, *arguments, variables=variables)
+
     mark = mine.parent / "imported"
     mine.write_text(f"{MODULE}\nopen({str(mark)!r}, 'a').close()\n")
     learner = place.learner(*COMBS)
     mark.unlink()  # the learner has
-    wary = place.actor()
+    wary = actor(CLEW_MODULES="another")
     wary.ends(2)
     wary.says(
         r"\nclew: the learner's config names 'mine:combs', and this actor may not import 'mine'; .*--module mine\n$"
     )
     assert "works for" not in wary.log.read_text()
     assert not mark.exists()
-    place.actor("--module", "mine")
+    actor(*option, **variables)
     learner.ends()
     assert mark.exists()
