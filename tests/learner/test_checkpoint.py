@@ -188,7 +188,7 @@ def test_the_newest_is_the_one_of_most_updates_however_many_digits_they_have(tmp
 def test_no_whole_checkpoint_at_all_is_an_error_not_a_fresh_start(tmp_path: Path) -> None:
     save(tmp_path, checkpoint(2))
     (tmp_path / "checkpoints/00000002.safetensors").unlink()
-    with pytest.raises(ClewError, match=r"no checkpoint in .* is whole"):
+    with pytest.raises(ClewError, match=r"no checkpoint in .* is whole: .*00000002.json is damaged \(.*\); start anew"):
         beginning(tmp_path, CONFIG, resume=True)
 
 
