@@ -195,7 +195,8 @@ def train(
         config = load_config(Path(config))
     settings, folder = config if isinstance(config, Config) else validated(config), Path(run_dir)
     families.try_out(settings.maze)
-    checkpoint.beginning(folder, settings, resume)  # a refusal comes before anything is started
+    former = checkpoint.read(folder) if resume else None
+    checkpoint.require_beginning(folder, settings, resume, former)  # a refusal comes before anything is started
     with Fleet(settings, folder, actors, device, resume) as fleet:
         for record in fleet.updates():
             if record:

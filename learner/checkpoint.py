@@ -4,7 +4,7 @@ RUN_DIR/checkpoints/UPDATE.safetensors holds the arrays, UPDATE.json everything 
 former. The JSON comes last: a checkpoint is there once it is.
 """
 
-# P parameters, V versions of theta
+# P parameters
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import math
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
+from learner.durable import put, sync
 from protocol.config import ClewError, Config, is_of_first_design
 from protocol.learning.inner import shapes
 from protocol.wire import descriptors
@@ -69,6 +70,9 @@ class Checkpoint:
     mean: Floats  # [P] Adam's first moment
     square: Floats  # [P] Adam's second moment
     steps: int  # that Adam has taken; fewer than `update` where a gradient was not finite
+    damaged: tuple[
+        str, ...
+    ] = ()  # the newer ones that it was read in place of: which each is, and what is wrong with it
 
     @property
     def theta(self) -> Floats:
@@ -80,7 +84,7 @@ def save(run_dir: Path, checkpoint: Checkpoint) -> None:
     """Adds a checkpoint, and removes all but the newest. OSError leaves the former ones as they were."""
     folder = run_dir / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
-    _sync(run_dir)
+    sync(run_dir)
     arrays = {f"theta.{version}": theta for version, theta in checkpoint.thetas.items()}
     content = save_arrays({**arrays, "adam.mean": checkpoint.mean, "adam.square": checkpoint.square})
     about = About(
@@ -94,45 +98,62 @@ def save(run_dir: Path, checkpoint: Checkpoint) -> None:
     name = f"{checkpoint.update:08d}"
     _clear(folder)  # of a save cut short: it takes the room that this one needs
     try:
-        _put(folder, {f"{name}.safetensors": content, f"{name}.json": _sealed(about.model_dump())})
+        put(folder, {f"{name}.safetensors": content, f"{name}.json": _sealed(about.model_dump())})
     except OSError:
         _clear(folder)
         raise
     _prune(folder, checkpoint.update)
 
 
-def load(run_dir: Path) -> Checkpoint | None:
-    """Returns the newest checkpoint that is whole, or None; warns of each newer one that is not."""
+def read(run_dir: Path) -> Checkpoint | None:
+    """Returns the newest checkpoint that is whole, or None where there is none at all; raises ClewError if none is."""
     found = _newest_first(run_dir)
+    damaged: list[str] = []
     for path in found:
         try:
-            return _read(path)
+            return replace(_read(path), damaged=tuple(damaged))
         except CheckpointError as error:
-            log.warning("%s is damaged (%s); trying the checkpoint before it", path, error)
+            damaged.append(f"{path} is damaged ({error})")
     if found:
-        raise ClewError(f"no checkpoint in {run_dir / 'checkpoints'} is whole; start anew in another run directory")
+        raise ClewError(
+            f"no checkpoint in {run_dir / 'checkpoints'} is whole: {', '.join(damaged)}; "
+            "start anew in another run directory"
+        )
     return None
 
 
+def load(run_dir: Path) -> Checkpoint | None:
+    """Does what `read` does for whoever goes on with the checkpoint, and warns of each newer one that is damaged."""
+    found = read(run_dir)
+    for damage in found.damaged if found else ():
+        log.warning("%s; the checkpoint before it is used", damage)
+    return found
+
+
 def beginning(run_dir: Path, config: Config, resume: bool) -> Checkpoint | None:
-    """Returns the checkpoint that a run begins at, or None for afresh; raises ClewError if it must not begin."""
+    """Loads the checkpoint that a run begins at, or None for afresh; raises ClewError if it must not begin."""
+    found = load(run_dir) if resume else None
+    require_beginning(run_dir, config, resume, found)
+    return found
+
+
+def require_beginning(run_dir: Path, config: Config, resume: bool, found: Checkpoint | None) -> None:
+    """Raises ClewError if a run must not begin, or not be resumed from what was `found` there."""
     if not resume:
         if holds_run(run_dir):
             raise ClewError(f"{run_dir} already holds a run; add --resume, or choose another --run-dir")
-        return None
-    checkpoint = load(run_dir)
-    if checkpoint is None:
+        return
+    if found is None:
         if holds_run(run_dir):
             raise ClewError(
                 f"{run_dir} holds the records of a run and no checkpoint to resume it from; "
                 "put its checkpoints back, or begin another run in another --run-dir"
             )
         raise ClewError(f"{run_dir} holds no run to resume; change --run-dir, or begin one without --resume")
-    if checkpoint.config != config:
-        others = ", ".join(_differences(checkpoint.config, config))
+    if found.config != config:
+        others = ", ".join(_differences(found.config, config))
         raise ClewError(f"the run in {run_dir} has another config: {others}; use its own, or another --run-dir")
-    require_fit(run_dir, checkpoint)
-    return checkpoint
+    require_fit(run_dir, found)
 
 
 def holds_run(run_dir: Path) -> bool:
@@ -182,8 +203,13 @@ def _read(path: Path) -> Checkpoint:
             square=arrays["adam.square"],
             steps=about.steps,
         )
-    except ValidationError:
-        raise ClewError(f"checkpoint {path} is of another version of clew; use that one") from None
+    except ValidationError as error:
+        gone = [".".join(map(str, one["loc"])) for one in error.errors() if one["type"] == "extra_forbidden"]
+        why = f"sets {', '.join(gone)}, which this version has not" if gone else "has settings of another meaning"
+        raise ClewError(
+            f"checkpoint {path} is of another version of clew: it {why}; use the version that it was trained with, "
+            "or train anew"
+        ) from None
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(str(error)) from None
 
@@ -239,32 +265,6 @@ def _ours(folder: Path, suffix: str) -> list[Path]:
 def _update_of(path: Path) -> int:
     """Returns the number of updates done that a checkpoint's file name says."""
     return int(path.name.partition(".")[0])
-
-
-def _put(folder: Path, files: dict[str, bytes]) -> None:
-    """Writes all of them before any gets its name; then each, in order, gets it and is on the disk."""
-    for name, content in files.items():
-        with _written(folder / (name + ".tmp")) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    for name in files:
-        (folder / (name + ".tmp")).replace(folder / name)
-        _sync(folder)
-
-
-def _written(path: Path) -> BinaryIO:
-    """Makes a new file, and opens it to be written."""
-    return descriptors.opened(lambda: path.open("wb"))
-
-
-def _sync(folder: Path) -> None:
-    """Puts the names in a folder on the disk."""
-    opened = descriptors.opened(lambda: os.open(folder, os.O_RDONLY))
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _prune(folder: Path, newest: int) -> None:

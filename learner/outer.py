@@ -4,9 +4,8 @@ Clipped ratio: arXiv:1707.06347, on the result of adaptation as in ProMP, arXiv:
 arXiv:1803.01118.
 """
 
-# M mazes, E attempts at each, W = M*E attempts, N steps of all attempts, S situations (see inner.Made), U distinct
-# observations, C cells of all mazes, A moves, K inner steps, P parameters, D kinds of dream, G gains of a dream, J
-# facts that hindsight knows of a step, F features of the baseline, Q features of the baseline and the return
+# M mazes, E attempts at each, W = M*E attempts, N steps of all attempts, S situations (see inner.Made), A moves,
+# K inner steps, P parameters, F features of the baseline, Q features of the baseline and the return
 
 from __future__ import annotations
 
@@ -24,6 +23,7 @@ from learner.stages import Batch, Stage
 from protocol.config import Config
 from protocol.learning.inner import chosen, gathered, unflatten
 
+CLIP = 0.2  # epsilon: how far the ratio may leave 1, objective "clipped"
 MAX_LOG_RATIO = 3.0  # a move that became 20 times as likely says nothing more
 
 
@@ -48,22 +48,19 @@ class Totals:
     shortest: Tensor  # [] steps on the shortest paths
     returns: Tensor  # [] after adaptation
     best: Tensor  # [] returns on the shortest paths
-    steps_K: Tensor  # [K + 1] N of each stage
-    fit_KFQ: Tensor  # [K + 1, F, G] the normal equations of each stage's baseline
+    fit_KFQ: Tensor  # [K + 1, F, Q] the normal equations of each stage's baseline
 
     @staticmethod
     def of(batch: Batch, config: Config) -> Totals:
         """Sums over the mazes of `batch`, be it whole or a share."""
         device = batch.shortest_M.device
         return_M, best_M = returns(batch, config)
-        steps = [len(stage.behaviour_N) for stage in batch.stages]
         fits = [sum(map(normal_equations, stage.outcomes)) for stage in batch.stages]
         return Totals(
             mazes=torch.tensor(batch.mazes, dtype=torch.float64, device=device),
             shortest=batch.shortest_M.sum().double(),
             returns=return_M.sum().double(),
             best=best_M.sum().double(),
-            steps_K=torch.tensor(steps, dtype=torch.float64, device=device),
             fit_KFQ=torch.from_numpy(np.stack(fits)).to(device),
         )
 
@@ -71,7 +68,7 @@ class Totals:
     def of_none(config: Config, device: torch.device) -> Totals:
         """Returns the sums over no maze."""
         stages = config.inner.steps + 1
-        shapes = ((), (), (), (), (stages,), (stages, FEATURES, FEATURES + 1))
+        shapes = ((), (), (), (), (stages, FEATURES, FEATURES + 1))
         return Totals(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
 
 
@@ -127,32 +124,25 @@ def meta_objective(theta_P: Tensor, batch: Batch, config: Config, totals: Totals
             if config.outer.exploration:
                 maze_N = made.attempt_N // made.attempts
                 credit_N = credit_N + made.attempts * exploration_M.index_select(0, maze_N)
-        counts = int(totals.mazes) * made.attempts, int(totals.steps_K[k])
-        total = total + surrogate(log_prob_AS, credit_N, stage, config, counts)
+        total = total + surrogate(log_prob_AS, credit_N, stage, config, int(totals.mazes) * made.attempts)
     return total
 
 
-def surrogate(
-    log_prob_AS: Tensor, credit_N: Tensor, stage: Stage, config: Config, counts: tuple[int, int] | None = None
-) -> Tensor:
-    """Returns the mean over attempts of sum_t credit_t rho_t, rho = pi / behaviour, plain or clipped, plus entropy.
+def surrogate(log_prob_AS: Tensor, credit_N: Tensor, stage: Stage, config: Config, attempts: int) -> Tensor:
+    """Returns the mean over attempts of sum_t credit_t rho_t, rho = pi / behaviour, plain or clipped.
 
-    `counts`: attempts and steps of the whole batch, where `stage` is a share of it.
+    `attempts`: those of the whole batch, of which `stage` may be a share.
     """
-    attempts, steps = counts or (len(stage.length_W), len(credit_N))
     made = stage.made
     apart_N = chosen(log_prob_AS.detach(), made) - stage.behaviour_N
     ratio_N = torch.exp(apart_N.clamp(max=MAX_LOG_RATIO))
     plain_N = gain_N = credit_N * ratio_N
     if config.outer.objective == "clipped":
-        gain_N = torch.minimum(plain_N, credit_N * ratio_N.clamp(1 - config.outer.clip, 1 + config.outer.clip))
+        gain_N = torch.minimum(plain_N, credit_N * ratio_N.clamp(1 - CLIP, 1 + CLIP))
     # d gain / d log pi is the gain itself, or 0 where it is cut off; summed by situation, which is less to go through.
     slope_AS = gathered(plain_N * (plain_N <= gain_N) * (apart_N <= MAX_LOG_RATIO), made)
     follows = (slope_AS * log_prob_AS).sum()
     total: Tensor = (follows + (gain_N.sum() - follows).detach()) / attempts
-    if config.outer.entropy:
-        count_S = torch.bincount(made.pair_N % len(made.at_S), minlength=len(made.at_S))
-        total = total - config.outer.entropy * (count_S * log_prob_AS.exp() * log_prob_AS).sum() / steps
     return total
 
 

@@ -188,7 +188,6 @@ class InnerConfig(Section):
     discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9  # gamma of the return to go in the credit
     cell_step_size: Annotated[float, Field(ge=0.0)] = 5.0  # alpha of the fast weights; where rules that learn it start
     step_size: Annotated[float, Field(ge=0.0)] = 0.02  # alpha of the network's parameters, if all are adapted
-    credit_hidden: Annotated[int, Field(ge=1, le=256)] = 8  # hidden units of the credit network
 
     @model_validator(mode="after")
     def _features_of_a_network(self) -> InnerConfig:
@@ -205,10 +204,8 @@ class OuterConfig(Section):
     """The meta-objective and its optimiser (Adam)."""
 
     objective: Literal["policy-gradient", "clipped"] = "clipped"
-    clip: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2  # epsilon: how far the ratio may leave 1
     attempts: Annotated[int, Field(ge=1, le=1000)] = 1  # attempts after the last inner step
     first_weight: Share = 1.0  # weight of the attempts before each inner step; those after the last weigh 1
-    entropy: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the policy's entropy, nats
     gae_lambda: Share = 0.9  # lambda: how far credit reaches back, 1 to the start of the attempt
     exploration: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the E-MAML term; at 1 exact with estimator maml
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01  # Adam's at the start; it falls linearly to 0
@@ -287,8 +284,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _counts_once(self) -> Config:
-        """Refuses to credit exploration twice."""
-        if self.outer.exploration and self.inner.estimator == "dice":
+        """Refuses to credit exploration twice; a recurrent policy has no estimator that could."""
+        if self.outer.exploration and self.inner.estimator == "dice" and self.policy.kind != "recurrent":
             raise ValueError(
                 "estimator 'dice' already credits the attempts before adaptation with what they made possible; "
                 "set outer.exploration to 0, or inner.estimator to maml"

@@ -4,7 +4,7 @@ A run of `deploy/configs/perfect.toml` is trained from beginning to end, as `cle
 updates, with the time that it took; each is tried on held-out mazes when the run is over, which this would disturb.
 """
 
-# M mazes, E attempts
+# M mazes, W attempts, P parameters
 
 from __future__ import annotations
 

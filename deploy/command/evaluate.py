@@ -1,5 +1,7 @@
 """`clew evaluate`: tries a run's policy in mazes that it was never trained on."""
 
+# P parameters
+
 from __future__ import annotations
 
 import json

@@ -68,7 +68,7 @@ class End:
         if update >= self._planned:
             from learner import checkpoint
 
-            found = checkpoint.load(self._run_dir)  # a resumed run may have further plans
+            found = checkpoint.read(self._run_dir)  # a resumed run may have further plans
             self._planned = found.config.run.updates if found else 0
         if self._received or 0 < self._planned <= update:
             return False

@@ -73,8 +73,9 @@ def learner(
                 return
         folder = run_folder(run_dir, resume or begin_or_resume)
         resume = resume or (begin_or_resume and checkpoint.holds_run(folder))
-        settings = configured(config, assignments, seed, updates, folder if resume else None)
-        checkpoint.beginning(folder, settings, resume)  # a refusal comes before anything is started
+        former = checkpoint.read(folder) if resume else None
+        settings = configured(config, assignments, seed, updates, former)
+        checkpoint.require_beginning(folder, settings, resume, former)  # a refusal comes before anything is started
         mine = LearnerKeys.of(keys) if keys else None
         print(f"run {logs.printable(str(folder))}", flush=True)
         with Team(seat, settings, where) if seat else nullcontext() as team:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deploy.process import logs
-from deploy.process.settings import load
+from deploy.process.settings import MODULES, load
 from deploy.process.versions import context
 from protocol.config import ClewError, Config
+
+if TYPE_CHECKING:
+    from learner.checkpoint import Checkpoint
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings; see deploy/configs.")]
 Set = Annotated[
@@ -42,7 +45,12 @@ BeginOrResume = Annotated[
 ]
 Modules = Annotated[
     list[str] | None,
-    typer.Option("--module", help="A module of your own that an actor may import if the config names it; repeatable."),
+    typer.Option(
+        "--module",
+        envvar=MODULES,
+        help="A module of your own that an actor may import if the config names it; repeatable, or with spaces between "
+        "several in the variable.",
+    ),
 ]
 Actors = Annotated[int, typer.Option(min=1, max=1_000, help="How many actor processes to start.")]
 
@@ -65,15 +73,12 @@ def configured(
     assignments: list[str] | None,
     seed: int | None,
     updates: int | None,
-    resumed: Path | None,
+    former: Checkpoint | None,
 ) -> Config:
     """Returns the settings of a command. --seed and --updates are short for --set; a resumed run brings its own."""
-    from learner import checkpoint
-
     short = {"run.seed": seed, "run.updates": updates}
     given = [f"{key}={value}" for key, value in short.items() if value is not None]
-    former = checkpoint.load(resumed) if resumed and not file else None
-    return load(file, [*(assignments or []), *given], former.config if former else None)
+    return load(file, [*(assignments or []), *given], former.config if former and not file else None)
 
 
 def run_folder(given: Path | None, resume: bool) -> Path:

@@ -49,9 +49,10 @@ def train(
             "give torchrun `-m deploy learner`, and start actors by hand"
         )
     folder = run_folder(run_dir, resume)
-    settings = configured(config, assignments, seed, updates, folder if resume else None)
+    former = checkpoint.read(folder) if resume else None
+    settings = configured(config, assignments, seed, updates, former)
     families.try_out(settings.maze)  # else the actors would die of it, one after another
-    former = checkpoint.beginning(folder, settings, resume)  # a refusal comes before anything is started
+    checkpoint.require_beginning(folder, settings, resume, former)  # a refusal comes before anything is started
     tally = Tally(settings, former.update if former else 0)
     display, alive = Display(Console()), 0
     with stop_signals() as stopped, Fleet(settings, folder, actors, device, resume, metrics_port) as fleet:
@@ -67,7 +68,7 @@ def train(
             display.show(tally, alive, now=True)
         fleet.stop(in_haste=lambda: len(stopped) > 1)  # a second Ctrl-C waits for nothing
         fleet.raise_for_failure()
-    kept = checkpoint.load(folder)
+    kept = checkpoint.read(folder)
     if kept is None:
         display.say("stopped before the run began; nothing is kept")
     else:

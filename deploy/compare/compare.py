@@ -3,7 +3,7 @@
 OUT/runs holds the training runs, OUT/results a file for each rival. Whatever was made of the same inputs is used again.
 """
 
-# M mazes
+# M mazes, C cells of all mazes, P parameters
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ Machine Learning 8, 1992. The fast weights of the cells take all steps: that is 
 a step is the mean of what followed all visits to its cell.
 """
 
-# M mazes, C cells of all mazes, E attempts before each step of the gradient, S situations, N steps of all attempts
+# M mazes, C cells of all mazes, E attempts at each maze before a step of the gradient, S situations,
+# N steps of all attempts, A moves, D kinds of dream, G gains of a dream, J facts that hindsight knows of a step
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The attempts of a rival, and the figures that are made of them."""
 
-# M mazes, E attempts at each maze, D resamples, G groups of mazes
+# M mazes, E attempts at each maze, D resamples, G groups of mazes, C cells of all mazes, W attempts
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Trains what a rival needs, in a run's directory that is kept: what is there is used, or resumed."""
 
-# P parameters
-
 from __future__ import annotations
 
 import hashlib

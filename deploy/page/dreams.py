@@ -4,7 +4,7 @@ A walk says which first moves the robot dreamt of (`protocol.world.memory.Dream`
 knew: from one to the next, the way gets shorter.
 """
 
-# C cells of one maze, T steps of an attempt, A moves
+# M mazes, C cells of all mazes (here of the one maze), T steps of an attempt, A moves
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 It reads a run's records and its newest checkpoint, and writes nothing: the learner does not know of it.
 """
 
+# M mazes
+
 from __future__ import annotations
 
 import asyncio
@@ -88,7 +90,7 @@ class Page:
 
     def newest(self) -> tuple[Run, bool]:
         """Returns the run as it stands, and whether it is the one that was asked for, not the one that ships."""
-        if self._run_dir and checkpoint.load(self._run_dir):
+        if self._run_dir and checkpoint.read(self._run_dir):
             return opened(self._run_dir), True
         return shipped.load(), False
 

@@ -1,7 +1,7 @@
 """Tries one maze, attempt after attempt, as `clew evaluate` does, and collects all that the page draws of it."""
 
 # M mazes, C cells of all mazes (here of the one maze), W attempts, N steps of all attempts, T steps of an attempt,
-# A moves
+# A moves, O places for observations, P parameters
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 from protocol.config import ClewError, Config, is_of_first_design
 
 PREFIX = "CLEW_"
+MODULES = "CLEW_MODULES"  # no setting: what `clew actor --module` says where no command line is at hand
 COMMAND_LINE = "--set"
 SECTIONS = Config.model_fields
 Tree = dict[str, Any]
@@ -88,7 +89,7 @@ def from_environment() -> Tree:
         if name in known:
             section, key = known[name]
             tree.setdefault(section, {})[key] = value
-        elif name.startswith(PREFIX):
+        elif name.startswith(PREFIX) and name != MODULES:
             close = closest(name.removeprefix(PREFIX).upper(), (one.removeprefix(PREFIX) for one in known))
             hint = f"did you mean {PREFIX}{close}?" if close else f"unset it, or use {PREFIX}SECTION__KEY=VALUE"
             raise ClewError(f"unknown setting in the environment: {name}; {hint}")

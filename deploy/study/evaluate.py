@@ -1,7 +1,7 @@
 """Tries the policy of a run in mazes, attempt after attempt; scores every attempt, and the yardsticks beside it."""
 
 # M mazes, Z robots in each, Q = M*Z robots in all (a copy of its maze for each), S stages, or the explorer's attempts
-# too, E attempts of a stage, P parameters, N robots of a portion
+# too, E attempts at a stage, P parameters, N robots of a portion, C cells of all mazes, W attempts of its robots
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ The yardstick is an explorer that goes depth first and forgets nothing. (Lucas, 
 Trémaux.)
 """
 
-# M mazes, C cells of all mazes, W = M walkers, T steps of an attempt, A moves
+# M mazes, C cells of all mazes, W = M walkers, T steps of an attempt, O places for observations, A moves
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Films an adaptation as a GIF: the attempts of a robot in one maze, side by side, as they happen."""
 
-# T steps of a way
+# M mazes, P parameters
 
 from __future__ import annotations
 

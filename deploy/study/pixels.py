@@ -1,6 +1,6 @@
 """Paints a maze and a way through it as pixels, with numpy alone."""
 
-# H pixels from top to bottom, W pixels from left to right, T steps of a way
+# M mazes, C cells of all mazes (here of the one maze), T steps of an attempt
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FLOOR, STONE, START_MARK, EXIT_MARK, TRAP_MARK = "#f6f3ec", "#3a3d45", "#009e73"
 ROBOT_MARK = "#0072b2"
 EARLY, MIDDLE, LATE = "#0d0887", "#cc4778", "#f89540"  # the colours of a way as time goes by, those of "plasma"
 
-Picture = npt.NDArray[np.uint8]  # [H, W, 3] red, green, blue
+Picture = npt.NDArray[np.uint8]  # [pixels from top to bottom, pixels from left to right, 3] red, green, blue
 
 
 def tile_of(maze: Mazes, most: int) -> int:

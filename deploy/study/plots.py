@@ -1,6 +1,6 @@
 """Draws a run: how it learned to learn, how it gets better from attempt to attempt, and its routes."""
 
-# T steps of a route
+# M mazes, C cells of all mazes (here of the one maze), T steps of an attempt, P parameters
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Writes what `clew evaluate` prints: tables for people, one JSON object for programs."""
 
+# M mazes, P parameters
+
 from __future__ import annotations
 
 import hashlib

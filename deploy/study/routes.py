@@ -1,6 +1,7 @@
 """Chooses which attempts to draw: in a few mazes of every kind, with a failure among them where there is one."""
 
-# M mazes, Z robots in each, Q = M*Z robots in all, S stages, W attempts of a portion's robots, T steps of a route
+# M mazes, Z robots in each, Q = M*Z robots in all, W attempts of a portion's robots, N steps of all attempts,
+# T steps of an attempt, C cells of all mazes, A moves, P parameters
 
 from __future__ import annotations
 

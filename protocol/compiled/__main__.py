@@ -1,5 +1,7 @@
 """Compiles everything beforehand, so that no process has to when it starts: `python -m protocol.compiled`."""
 
+# W attempts, N steps of all attempts
+
 from __future__ import annotations
 
 from protocol.compiled import compiled

@@ -125,6 +125,8 @@ def walk_on(
     Returns why it ends, how many walkers are done, how many observations have been met (`count` at the start), and how
     many steps have been made. A walker for whose observations or steps there is no room is walked again from its start
     once there is.
+
+    It stays in one piece: cut into functions, inlined by numba or not, it took 1.2 to 4.6 times as long.
     """
     # Arrays are taken out of their records here, once, for numba counts references whenever that is done.
     cell_C, ahead_CA, next_CA, way_C, visited_C = (

@@ -34,6 +34,7 @@ from protocol.world.walk import Walk
 CREDIT_SCALE = 10.0
 # The same factor for dreams, which begin nearly right: at full speed they drift where little is at stake.
 DREAM_SCALE = 0.3
+CREDIT_UNITS = 8  # hidden units of the credit networks
 DREAMT = 9  # facts that `_dreamt` knows of a dream, among them 1 for the bias
 
 Theta = dict[str, Array]
@@ -72,10 +73,10 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
         if inner.adapts == "all":
             theta |= {f"step_size.{name}": shape for name, shape in net.items()}
     if inner.rule == "learned":
-        known, units = HINDSIGHT + len(inner.credit_features), inner.credit_hidden
-        theta |= {"keep": (1,), "credit.in": (known, units), "credit.out": (units,)}
+        known = HINDSIGHT + len(inner.credit_features)
+        theta |= {"keep": (1,), "credit.in": (known, CREDIT_UNITS), "credit.out": (CREDIT_UNITS,)}
         if config.policy.dreams:
-            theta |= {"dream.in": (DREAMT, units), "dream.out": (units,)}
+            theta |= {"dream.in": (DREAMT, CREDIT_UNITS), "dream.out": (CREDIT_UNITS,)}
     return theta
 
 

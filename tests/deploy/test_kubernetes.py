@@ -68,7 +68,7 @@ def kustomized(folder: Path) -> list[Manifest]:
 def test_kustomize_makes_of_them_what_is_tested_here() -> None:
     ours, theirs = ({named(each): each for each in made} for made in (everything(), kustomized(FOLDER)))
     assert ours == theirs
-    assert len(ours) == len(everything()) == 13
+    assert len(ours) == len(everything()) == 14
 
 
 def test_the_kustomization_of_the_readme_sets_images_settings_and_a_gpu(tmp_path: Path) -> None:
@@ -171,6 +171,7 @@ PEERS = {  # namespace, labels
     "prometheus": (MONITORING, {"app.kubernetes.io/name": "prometheus"}),
     "grafana": (MONITORING, {"app.kubernetes.io/name": "grafana"}),
     "impostor": ("elsewhere", {**labels(PODS["actor"]), "app.kubernetes.io/name": "prometheus"}),
+    "collector": (MONITORING, {"app.kubernetes.io/name": "opentelemetry-collector"}),
     "dns": ("kube-system", {"k8s-app": "kube-dns"}),
 }
 
@@ -206,14 +207,19 @@ def peer_is(peer: Manifest, other: str, home: str) -> bool:
     return in_place and selects(peer["podSelector"], these)
 
 
-def test_actors_reach_the_learner_prometheus_reads_metrics_and_nobody_else_gets_anywhere() -> None:
-    ways = {way for way in product(PEERS, PEERS, (53, 7777, 7778, 9100)) if "clew" in [PEERS[p][0] for p in way[:2]]}
+def test_actors_reach_the_learner_prometheus_reads_metrics_and_else_only_traces_get_out() -> None:
+    ways = {
+        way for way in product(PEERS, PEERS, (53, 4318, 7777, 7778, 9100)) if "clew" in [PEERS[p][0] for p in way[:2]]
+    }
     assert {way for way in ways if may(*way)} == {
         ("actor", "learner", 7777),
         ("actor", "learner", 7778),
         ("prometheus", "learner", 9100),
         ("prometheus", "actor", 9100),
+        ("actor", "collector", 4318),
         ("actor", "dns", 53),
+        ("learner", "collector", 4318),
+        ("learner", "dns", 53),
     }
 
 
@@ -230,9 +236,8 @@ def test_actors_for_which_there_is_no_room_stand_in_the_way_of_nobody() -> None:
 def references(workload: Manifest) -> set[str]:
     """Secrets and ConfigMaps that a pod cannot start without."""
     spec = pod(workload)
-    volumes = [
-        each.get("secret", {}).get("secretName") or each.get("configMap", {}).get("name") for each in spec["volumes"]
-    ]
+    kept = [each.get("secret") or each.get("configMap") or {} for each in spec["volumes"]]
+    volumes = [each.get("secretName") or each.get("name") for each in kept if not each.get("optional")]
     sources = [each["configMapRef"]["name"] for each in spec["containers"][0].get("envFrom", [])]
     return {name for name in (*volumes, *sources) if name}
 

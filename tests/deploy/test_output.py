@@ -144,12 +144,17 @@ def test_a_warning_of_any_command_is_one_plain_line(tmp_path: Path) -> None:
     begin, *updates, end = result.stdout.splitlines()
     assert (begin[:4], end[:5]) == ("run ", "done ")
     assert all(line.startswith("update ") for line in updates)
-    newest = max((folder / "checkpoints").glob("*.json"))
-    newest.write_text("cut short")
-    result = clew("evaluate", folder, "--count", 2, "--attempts", 1, "--json", folder=tmp_path)
-    assert result.returncode == 0, result.stderr
-    (warning,) = result.stderr.splitlines()
-    assert re.search(r" WARNING clew \| .*/a\\nb\\x1b\[2J/checkpoints/00000004\.json is damaged", warning)
+    (folder / "checkpoints/00000006.json").write_text("cut short")
+    commands = (
+        ("evaluate", folder, "--count", 2, "--attempts", 1, "--json"),
+        ("train", "--resume", "--run-dir", folder),
+        ("learner", "--resume", "--run-dir", folder, "--bind", f"ipc://{tmp_path}/learner"),
+    )
+    for command in commands:
+        result = clew(*command, folder=tmp_path)
+        assert result.returncode == 0, result.stderr
+        (warning,) = [line for line in result.stderr.splitlines() if "WARNING" in line]
+        assert re.search(r" WARNING (clew|learner) \| .*/a\\nb\\x1b\[2J/checkpoints/00000006\.json is damaged", warning)
 
 
 TELLING = """

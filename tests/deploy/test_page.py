@@ -421,7 +421,11 @@ def test_a_damaged_run_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "checkpoints/00000010.json").write_text("{}")
     result = command("page", tmp_path, folder=tmp_path)
     assert result.returncode == 2
-    assert re.search(r"^clew: no checkpoint in .* is whole; .*\n\Z", result.stderr, re.MULTILINE)
+    assert re.search(
+        r"^clew: no checkpoint in .* is whole: .*00000010\.json is damaged .*; start anew .*\n\Z",
+        result.stderr,
+        re.MULTILINE,
+    )
 
 
 # The page's files

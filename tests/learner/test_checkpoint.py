@@ -188,7 +188,7 @@ def test_the_newest_is_the_one_of_most_updates_however_many_digits_they_have(tmp
 def test_no_whole_checkpoint_at_all_is_an_error_not_a_fresh_start(tmp_path: Path) -> None:
     save(tmp_path, checkpoint(2))
     (tmp_path / "checkpoints/00000002.safetensors").unlink()
-    with pytest.raises(ClewError, match=r"no checkpoint in .* is whole"):
+    with pytest.raises(ClewError, match=r"no checkpoint in .* is whole: .*00000002.json is damaged \(.*\); start anew"):
         beginning(tmp_path, CONFIG, resume=True)
 
 
@@ -318,6 +318,18 @@ def test_parameters_that_do_not_fit_the_config_are_refused(tmp_path: Path) -> No
     save(tmp_path, checkpoint(2, size=SIZE - 1))
     with pytest.raises(ClewError, match=f"holds {SIZE - 1} parameters, where this version of clew has {SIZE}; use the"):
         beginning(tmp_path, CONFIG, resume=True)
+
+
+def test_a_setting_that_is_no_more_is_named_in_one_sentence(tmp_path: Path) -> None:
+    """That of a run of an earlier version of clew."""
+    save(tmp_path, checkpoint(4))
+    path = tmp_path / "checkpoints" / "00000004.json"
+    about = json.loads(path.read_bytes())["about"]
+    about["config"]["outer"] |= {"entropy": 0.0, "clip": 0.2}
+    path.write_bytes(sealed(**about))
+    sentence = r"of another version of clew: it sets outer\.entropy, outer\.clip, which this version has not; use the"
+    with pytest.raises(ClewError, match=sentence):
+        loaded(tmp_path)
 
 
 def test_a_run_is_not_overwritten_and_nothing_resumes_from_nothing(tmp_path: Path) -> None:

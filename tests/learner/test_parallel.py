@@ -43,7 +43,7 @@ UPDATES = 20
 SETTINGS = [
     *("maze.family=perfect", "maze.side=5", "maze.min_distance=2", "inner.steps=1", "outer.attempts=2"),
     *("run.horizon_per_cell=1", "run.mazes=6", "run.mazes_per_lease=2"),
-    *("outer.entropy=0.01", "outer.exploration=0.5", f"run.updates={UPDATES}", "run.checkpoint_every=4"),
+    *("outer.exploration=0.5", f"run.updates={UPDATES}", "run.checkpoint_every=4"),
 ]
 LEARNER = [
     "learner",
@@ -66,7 +66,7 @@ def make_config(
             "maze": {"family": "perfect", "side": 7},
             "run": {"mazes": 2 * leases, "mazes_per_lease": 2, "horizon_per_cell": 1},
             "inner": {"attempts": 3, "steps": 2, **(inner or {})},
-            "outer": {"attempts": 2, "entropy": 0.1, **(outer or {})},
+            "outer": {"attempts": 2, **(outer or {})},
         }
     )
 

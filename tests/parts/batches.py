@@ -38,8 +38,8 @@ def make_config(mazes: int, **sections: dict[str, Any]) -> Config:
     base: dict[str, dict[str, Any]] = {
         "maze": {"family": "file", "path": "drawn in the test"},
         "policy": {"hidden": 5},
-        "inner": {"steps": 1, "attempts": 1, "credit_hidden": 4, "cell_step_size": 5.0, "step_size": 0.02},
-        "outer": {"attempts": 2, "gae_lambda": 0.9, "first_weight": 1.0, "exploration": 0.0, "entropy": 0.0},
+        "inner": {"steps": 1, "attempts": 1, "cell_step_size": 5.0, "step_size": 0.02},
+        "outer": {"attempts": 2, "gae_lambda": 0.9, "first_weight": 1.0, "exploration": 0.0},
         "run": {"mazes": mazes, "mazes_per_lease": mazes, "horizon_per_cell": 1.0, "discount": 0.99},
     }
     return Config.model_validate(with_more(base, sections))

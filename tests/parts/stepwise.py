@@ -21,7 +21,7 @@ from tests.parts.robot import MOST_GAIN, NO_EXIT, NO_WAY, Cell, Drawing, Dream, 
 
 Estimator = Literal["first-order", "maml", "lvc", "dice"]
 KNOWN, HOPE = range(2)
-MAX_LOG_RATIO = 3.0
+CLIP, MAX_LOG_RATIO = 0.2, 3.0
 
 
 @dataclass(frozen=True)
@@ -344,7 +344,6 @@ def gains(drawings: list[Drawing], last: list[list[Attempt]], config: Config) ->
 def objective(theta_P: Tensor, trials: list[Trial], config: Config) -> Tensor:
     """What learner.outer.meta_objective says of the batch that the mazes of `trials` make up."""
     theta, last = unflatten(theta_P, config), config.inner.steps
-    stage_steps = [sum(len(attempt) for trial in trials for attempt in trial.stages[k]) for k in range(last + 1)]
     total = torch.zeros((), dtype=torch.float64)
     for trial in trials:
         phi = initial_phi(theta, trial.drawing, last, config)
@@ -363,10 +362,8 @@ def objective(theta_P: Tensor, trials: list[Trial], config: Config) -> Tensor:
                     ratio = torch.exp((log_pis[step.move] - behaviour).clamp(max=MAX_LOG_RATIO))
                     rise = ratio * value
                     if config.outer.objective == "clipped":
-                        rise = torch.minimum(rise, ratio.clamp(1 - config.outer.clip, 1 + config.outer.clip) * value)
+                        rise = torch.minimum(rise, ratio.clamp(1 - CLIP, 1 + CLIP) * value)
                     total = total + rise / (len(trials) * len(attempts))
-                    entropy = -sum((torch.exp(each) * each for each in log_pis.values()), torch.zeros(()))
-                    total = total + config.outer.entropy * entropy / stage_steps[k]
             if k < last:
                 phi = adapt(phi, theta, attempts, trial.facts[k], last - k - 1, config)
     return total

@@ -13,7 +13,7 @@ from torch import Tensor
 from protocol.config import Config
 from protocol.learning import policy
 from protocol.learning.credit import HINDSIGHT
-from protocol.learning.inner import DREAMT, credit, dreams, initial_theta, shapes, unflatten
+from protocol.learning.inner import CREDIT_UNITS, DREAMT, credit, dreams, initial_theta, shapes, unflatten
 from protocol.learning.policy import Phi
 from protocol.world.maze import Mazes
 from tests.parts import stepwise
@@ -56,14 +56,14 @@ def test_theta_is_the_vector_cut_into_its_shapes_in_order_and_nothing_else(rule:
 def test_each_rule_adds_its_own_part_to_theta() -> None:
     groups = [{name.partition(".")[0] for name in shapes(config_of(rule))} for rule in RULES]
     assert groups == [{"policy"}, {"policy", "step_size"}, {"policy", "step_size", "keep", "credit"}]
-    learned = shapes(config_of(credit_hidden=9))
-    assert learned["credit.in"] == (HINDSIGHT, 9)
+    learned = shapes(config_of())
+    assert learned["credit.in"] == (HINDSIGHT, CREDIT_UNITS)
     assert [name for name in learned if name.startswith("step_size")] == ["step_size.cells"]
     every = shapes(config_of(adapts="all"))
     own = {f"step_size.{name}": shape for name, shape in policy.shapes(config_of()).items()}
     assert own.items() <= every.items()
-    dreaming = make_config(2, inner={"credit_hidden": 9})
-    assert shapes(dreaming)["dream.in"] == (DREAMT, 9)
+    dreaming = make_config(2)
+    assert shapes(dreaming)["dream.in"] == (DREAMT, CREDIT_UNITS)
 
 
 def test_theta_knows_no_size_of_mazes() -> None:
@@ -169,7 +169,7 @@ def test_what_is_done_at_one_maze_does_not_move_another() -> None:
 
 
 def test_credit_is_that_of_one_step_after_another_and_starts_as_the_advantage() -> None:
-    config = config_of(credit_hidden=6)
+    config = config_of()
     known_JN = np.random.default_rng(0).normal(size=(HINDSIGHT, 50)).astype(np.float32)
     theta = unflatten(torch.from_numpy(random_theta(config)).double(), config)
     known = torch.from_numpy(known_JN).double()

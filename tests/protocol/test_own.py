@@ -17,14 +17,14 @@ from actors.rollout import collect
 from protocol import own
 from protocol.compiled import compiled
 from protocol.config import ClewError, Config, InnerConfig, MazeConfig
-from protocol.learning.inner import initial_theta, unflatten
+from protocol.learning.inner import CREDIT_UNITS, initial_theta, unflatten
 from protocol.wire.contract import own_contract
 from protocol.world.cells import EXIT, WALL
 from protocol.world.families import sample, try_out
 from protocol.world.maze import held_out
 from tests import ROOT
 from tests.deploy.test_cli import TINY, assert_refused, clew
-from tests.parts.parties import Place, place
+from tests.parts.parties import Party, Place, place
 
 __all__ = ["place"]  # a fixture
 
@@ -185,7 +185,7 @@ def test_a_credit_network_hears_what_functions_of_ones_own_say(
     config = config_of(credit_features=["mine:time", "mine:advantage"])
     theta_P = initial_theta(config)
     named = unflatten(theta_P, config)
-    assert named["credit.in"].shape == (11 + 2, config.inner.credit_hidden)
+    assert named["credit.in"].shape == (11 + 2, CREDIT_UNITS)
     named["credit.out"][:] = 1.0
     deaf_P = theta_P.copy()
     unflatten(deaf_P, config)["credit.in"][11:] = 0.0
@@ -304,18 +304,25 @@ def test_any_number_of_actors_gives_the_same_theta(mine: Path) -> None:
     assert not (mine.parent / "another").exists()
 
 
-def test_actors_of_other_machines_import_only_what_their_command_line_names(mine: Path, place: Place) -> None:
+@pytest.mark.parametrize(("option", "variables"), [(("--module", "mine"), {}), ((), {"CLEW_MODULES": "another mine"})])
+def test_actors_of_other_machines_import_only_what_command_line_or_environment_names(
+    option: tuple[str, ...], variables: dict[str, str], mine: Path, place: Place
+) -> None:
+    def actor(*arguments: str, **variables: str) -> Party:
+        connect = ("--connect", place.address, "--metrics-port", 0)
+        return place.start("actor", *connect, *arguments, variables=variables)
+
     mark = mine.parent / "imported"
     mine.write_text(f"{MODULE}\nopen({str(mark)!r}, 'a').close()\n")
     learner = place.learner(*COMBS)
     mark.unlink()  # the learner has
-    wary = place.actor()
+    wary = actor(CLEW_MODULES="another")
     wary.ends(2)
     wary.says(
         r"\nclew: the learner's config names 'mine:combs', and this actor may not import 'mine'; .*--module mine\n$"
     )
     assert "works for" not in wary.log.read_text()
     assert not mark.exists()
-    place.actor("--module", "mine")
+    actor(*option, **variables)
     learner.ends()
     assert mark.exists()

@@ -117,7 +117,7 @@ def test_the_learner_computes_the_probabilities_that_the_actor_drew_with(memory:
 
 @pytest.mark.parametrize("objective", ["policy-gradient", "clipped"])
 def test_its_meta_gradient_is_the_derivative_through_all_attempts(objective: str) -> None:
-    config = config_of(outer={"attempts": 1, "objective": objective, "entropy": 0.1, "exploration": 0.5})
+    config = config_of(outer={"attempts": 1, "objective": objective, "exploration": 0.5})
     batch = batch_of(tried(random_theta(config), MAZES, config), config)
     totals, theta_P = Totals.of(batch, config), torch.from_numpy(random_theta(config, 1)).double()
     gradient_P = meta_gradient(theta_P, batch, config).vector
