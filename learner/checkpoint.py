@@ -70,9 +70,7 @@ class Checkpoint:
     mean: Floats  # [P] Adam's first moment
     square: Floats  # [P] Adam's second moment
     steps: int  # that Adam has taken; fewer than `update` where a gradient was not finite
-    damaged: tuple[
-        str, ...
-    ] = ()  # the newer ones that it was read in place of: which each is, and what is wrong with it
+    damaged: tuple[str, ...] = ()  # which newer ones it was read in place of, and what is wrong with each
 
     @property
     def theta(self) -> Floats:

@@ -21,15 +21,15 @@ def folder_of(runs: Path, config: Config) -> Path:
 
 def trained(config: Config, folder: Path, actors: int, progress: Callable[[int, int], None]) -> Floats:
     """Returns theta once the config's updates are done; `progress` takes the updates done, and of how many."""
-    former = checkpoint.load(folder)
+    former = checkpoint.read(folder)
     if former is None or former.update < config.run.updates:
-        checkpoint.beginning(folder, config, former is not None)  # a refusal comes before anything is started
+        checkpoint.require_beginning(folder, config, former is not None, former)  # before anything is started
         with Fleet(config, folder, actors, "auto", resume=former is not None) as fleet:
             for record in fleet.updates():
                 if record:
                     progress(record.update, config.run.updates)
             fleet.raise_for_failure()
-        former = checkpoint.load(folder)
+        former = checkpoint.read(folder)
     if former is None or former.update < config.run.updates:
         raise ClewError(f"the run in {folder} ended before its {config.run.updates} updates were done; start again")
     checkpoint.require_fit(folder, former)
