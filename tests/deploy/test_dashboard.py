@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from matplotlib.image import imread
 
-from deploy.grafana.panels import Prometheus, draw
+from deploy.grafana.picture import Prometheus, draw
 from tests import ROOT
 from tests.deploy.test_cli import wait_until
 from tests.deploy.test_prometheus import Composed, unknown

@@ -1,6 +1,6 @@
 """Draws the dashboard as a picture, without a Grafana.
 
-`python -m deploy.grafana.panels http://127.0.0.1:9090 PICTURE.png [MINUTES]`: the last 30 minutes if none are given.
+`python -m deploy.grafana.picture http://127.0.0.1:9090 PICTURE.png [MINUTES]`: the last 30 minutes if none are given.
 What is shown, and where, is read from deploy/grafana/dashboards/clew.json; the figures come from a running Prometheus.
 """
 
