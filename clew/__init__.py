@@ -209,7 +209,7 @@ def _robots(mazes: Sequence[Maze], portion: study.Portion, tried: Tried, config:
     """Collects what each robot of a portion did. `mazes`: the maze of each robot."""
     grid, met = portion.mazes, Observations(Sight.of(portion.mazes, config.policy))
     seen = [
-        replay(met, known, portion.horizon_N, done.length_W, done.move_N).seen_N
+        replay(met, known, portion.horizon_M, done.length_W, done.move_N).seen_N
         for known, done in zip(tried.knowns, tried.walks, strict=True)
     ]
     features_UF = met.features()
@@ -233,7 +233,7 @@ def _robots(mazes: Sequence[Maze], portion: study.Portion, tried: Tried, config:
             )
             phis[robot].append(_phi_of(phi, robot, grid, config))
     return [
-        Robot(maze, tuple(walks[at]), _curve(maze, walks[at], int(portion.horizon_N[at])), tuple(phis[at]), config)
+        Robot(maze, tuple(walks[at]), _curve(maze, walks[at], int(portion.horizon_M[at])), tuple(phis[at]), config)
         for at, maze in enumerate(mazes)
     ]
 

@@ -93,7 +93,7 @@ def trained(
         found_EM, steps_EM = np.zeros(shape, np.bool_), np.zeros(shape, np.int32)
         for portion in portions(task.exam, 1, config, task.seed):
             walks = portion.tried(task.theta_P, config).walks
-            some = Played.of(walks, portion.mazes, portion.horizon_N)
+            some = Played.of(walks, portion.mazes, portion.horizon_M)
             found_EM[:, portion.rows], steps_EM[:, portion.rows] = some.found_EM, some.steps_EM
         return Played(found_EM, steps_EM)
 

@@ -113,7 +113,7 @@ def _attempts(portion: study.Portion, trial: Trial, config: Config) -> Iterator[
     sight = Sight.of(mazes, config.policy)
     met = Observations(sight)
     for stage, (walk, known, phi) in enumerate(zip(trial.walks, trial.knowns, trial.phis, strict=True)):
-        seen_N = replay(met, known, portion.horizon_N, walk.length_W, walk.move_N).seen_N
+        seen_N = replay(met, known, portion.horizon_M, walk.length_W, walk.move_N).seen_N
         marks_N4 = FOUR_MARKS[met.key_O[seen_N] & ALL_MARKS]
         weights = _weights(phi)
         ends_W = np.cumsum(walk.length_W).tolist()

@@ -1,7 +1,7 @@
 """Tries the policy of a run in mazes, attempt after attempt; scores every attempt, and the yardsticks beside it."""
 
-# M mazes, Z robots in each, Q = M*Z robots in all (a copy of its maze for each), S stages, or the explorer's attempts
-# too, E attempts at a stage, P parameters, N robots of a portion, C cells of all mazes, W attempts of its robots
+# M mazes (of a portion: one for each robot, its own copy), Z robots in each, Q = M*Z robots in all, S stages, or the
+# explorer's attempts too, E attempts at a stage, P parameters, C cells of all mazes, W attempts of a portion
 
 from __future__ import annotations
 
@@ -157,18 +157,18 @@ class Portion:
 
     number: int  # from 0
     seed: int
-    rows: Indices  # [N] which of the Q robots they are
+    rows: Indices  # [M] which of the Q robots they are
     mazes: Mazes  # of each robot, its own
-    horizon_N: Ints
+    horizon_M: Ints
 
     def tried(self, theta_P: Floats, config: Config) -> Trial:
         """Lets the robots try their mazes. However often it is called, they do the same."""
         rng = np.random.default_rng([self.seed, 2, self.number])
-        return attempt_and_adapt(theta_P, self.mazes, rng, config, self.horizon_N)
+        return attempt_and_adapt(theta_P, self.mazes, rng, config, self.horizon_M)
 
     def explored(self) -> Iterator[Walk]:
         """Lets explorers, the yardstick, make two attempts at the same mazes."""
-        return explored(self.mazes, self.horizon_N, np.random.default_rng([self.seed, 3, self.number]))
+        return explored(self.mazes, self.horizon_M, np.random.default_rng([self.seed, 3, self.number]))
 
 
 def portions(exam: Exam, robots: int, config: Config, seed: int) -> Iterator[Portion]:
@@ -184,12 +184,12 @@ def portions(exam: Exam, robots: int, config: Config, seed: int) -> Iterator[Por
     if config.inner.adapts == "all":
         breaks_Q[NETWORKS::NETWORKS] = True
     for number, some in enumerate(np.split(rows, np.flatnonzero(breaks_Q))):
-        maze_N = maze_Q[some]
-        yield Portion(number, seed, some, exam.mazes[maze_N], exam.horizon_M[maze_N])
+        copied = maze_Q[some]
+        yield Portion(number, seed, some, exam.mazes[copied], exam.horizon_M[copied])
 
 
 def _ends(walk: Walk, portion: Portion) -> tuple[Reals, Reals]:
-    """Returns [N] the share of each robot's attempts that reached an exit, and their mean steps."""
-    found_NE = (portion.mazes.cell_C[walk.end_W] == EXIT).reshape(len(portion.mazes), -1)
-    steps_NE = np.where(found_NE, walk.length_W.reshape(found_NE.shape), portion.horizon_N[:, None])
-    return found_NE.mean(axis=1), steps_NE.mean(axis=1)
+    """Returns [M] the share of each robot's attempts that reached an exit, and their mean steps."""
+    found_ME = (portion.mazes.cell_C[walk.end_W] == EXIT).reshape(len(portion.mazes), -1)
+    steps_ME = np.where(found_ME, walk.length_W.reshape(found_ME.shape), portion.horizon_M[:, None])
+    return found_ME.mean(axis=1), steps_ME.mean(axis=1)
