@@ -1,6 +1,6 @@
 """Rivals: what one is, and how those are made that are trained, and those that are programmed."""
 
-# M mazes, E attempts at each maze, N robots of a portion, P parameters
+# M mazes, E attempts at each maze, P parameters
 
 from __future__ import annotations
 
