@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.process import logs
+from deploy.process.heap import keep_what_is_loaded
 from deploy.process.status import LOOPBACK, serve
 from deploy.process.traces import telling
 from learner.record import Record
@@ -44,6 +45,7 @@ def run_learner(
     from learner.learner import Learner, live
 
     learner = Learner(config, run_dir, bind, device, resume, keys, on_update, team, actor_metrics_hosts)
+    keep_what_is_loaded()
     logs.bind(run=learner.run_id)
     readiness, targets = (lambda: learner.is_ready), (lambda: learner.targets)
     with serve(metrics_port, learner.metrics.registry, readiness, targets, metrics_host), telling("learner") as tell:
@@ -75,6 +77,7 @@ def run_actor(
     from actors.actor import Actor, live
 
     actor = Actor(connect, name, keys, modules)
+    keep_what_is_loaded()
     with (
         serve(metrics_port, actor.metrics.registry, lambda: actor.is_ready, host=metrics_host) as server,
         telling("actor") as actor.tell,
