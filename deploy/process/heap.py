@@ -25,7 +25,8 @@ def keep_freed_memory() -> None:
 def keep_what_is_loaded() -> None:
     """Leaves all objects that there are by now out of Python's garbage collection.
 
-    Modules and machine code are some hundred thousand objects, and looking through them stops a learner for a tenth of a second.
+    Modules and machine code are some hundred thousand objects, and looking through them stops a learner for a tenth of
+    a second.
     """
     gc.collect()
     gc.freeze()
