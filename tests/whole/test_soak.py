@@ -151,7 +151,7 @@ def updates_per_s(folder: Path, config: Config, times_s: list[float]) -> float:
 
 
 def test_one_slow_actor_among_eight_costs_less_than_a_tenth(tmp_path: Path) -> None:
-    config = with_run(updates=1_000, mazes=28, mazes_per_lease=1)
+    config = with_run(updates=1_000, mazes=28, mazes_per_lease=1, audit=0.0)  # it would find the crowd's answers false
     seven = updates_per_s(tmp_path / "seven", config, [LEASE_S] * 7)
     eight = updates_per_s(tmp_path / "eight", config, [LEASE_S] * 7 + [LEASE_S * 10])
     print(f"{eight / seven:.2f} of seven quick actors")
