@@ -6,8 +6,7 @@ splittable pseudorandom number generators", 2014).
 """
 
 # M mazes, C cells of all mazes, W walkers, N steps of all attempts, U distinct observations, O places for observations,
-# of which U are taken, A moves, D kinds of dream, G gains of a dream, Z gates: or moves,
-# where a network scores these
+# of which U are taken, A moves, D kinds of dream, G gains of a dream, Z gates: or moves, where a network scores these
 
 from __future__ import annotations
 

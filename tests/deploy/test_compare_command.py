@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.compare.rivals import RIVALS
-from tests.deploy.test_cli import TINY, clew, running, wait_until
+from tests.deploy.test_cli import TINY, assert_refused, clew, running, wait_until
 
 MAZES = ["--count", "8", "--updates", "3"]
 SOME = ["--rivals", "learned,maml,rl2", "--rivals", "no-adaptation,fine-tuned,q-learning,planner"]
@@ -96,3 +96,9 @@ def test_an_unknown_rival_ends_in_one_sentence(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert done.stderr.startswith("clew: there is no rival 'planer'; choose from learned, ")
     assert done.stderr.count("\n") == 1
+
+
+def test_where_nothing_can_be_written_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file, not a directory")
+    done = clew("compare", *TINY, "--quick", "--out", "taken/out", "--rivals", "learned", folder=tmp_path)
+    assert_refused(done, "cannot write to taken/out: Not a directory; choose another --out")
