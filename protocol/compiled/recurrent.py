@@ -64,8 +64,13 @@ def feed(seen: int, met: Met, mind: Mind) -> None:
 
 
 @machine_code
-def respond(state_H: Numbers, out_HA: Numbers, odds_A: Numbers, log_prob_A: Numbers) -> None:
-    """Fills in the log-probability of each move in a state, and its odds, which say before which moves are open."""
+def respond(seen: int, mind: Mind, state_H: Numbers, again_Z: Numbers, odds_A: Numbers, log_prob_A: Numbers) -> None:
+    """Advances the state by an observation, and fills in the log-probability of each move and its odds there.
+
+    `again_Z` is room to compute in.
+    """
+    out_HA, open_A = mind.out_HA, mind.odds_OA[seen]
+    advance_one(mind.said_OZ[seen], state_H, mind.again_HZ, again_Z, state_H)
     for move in range(A):
         log_prob_A[move] = state_H[0] * out_HA[0, move]
     for unit in range(1, len(state_H)):
@@ -73,7 +78,7 @@ def respond(state_H: Numbers, out_HA: Numbers, odds_A: Numbers, log_prob_A: Numb
             log_prob_A[move] += state_H[unit] * out_HA[unit, move]
     least = min(min(log_prob_A[0], log_prob_A[1]), min(log_prob_A[2], log_prob_A[3]))
     for move in range(A):
-        if not odds_A[move]:
+        if not open_A[move]:
             log_prob_A[move] = np.float32(SHUT) + least
     log_prob_A -= max(max(log_prob_A[0], log_prob_A[1]), max(log_prob_A[2], log_prob_A[3]))
     total = np.float32(0)
@@ -81,4 +86,4 @@ def respond(state_H: Numbers, out_HA: Numbers, odds_A: Numbers, log_prob_A: Numb
         total += np.float32(exp_of(float(log_prob_A[move])))
     log_prob_A -= np.float32(log_of(float(total)))
     for move in range(A):
-        odds_A[move] *= exp_of(float(log_prob_A[move]))
+        odds_A[move] = open_A[move] * exp_of(float(log_prob_A[move]))

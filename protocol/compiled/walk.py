@@ -12,7 +12,7 @@ from protocol.compiled import Numbers, machine_code
 from protocol.compiled.exact import exp_of, uniform
 from protocol.compiled.policy import consult, draw, nats
 from protocol.compiled.records import Ground, Met, Mind, Robot, Told
-from protocol.compiled.recurrent import advance_one, feed, respond
+from protocol.compiled.recurrent import feed, respond
 from protocol.compiled.ways import CLOSED, spread
 from protocol.learning.policy import HOPE, KNOWN
 from protocol.world.cells import BACK, EXIT, NO_MOVE, TRAP, UNREACHABLE, WALL, A
@@ -144,13 +144,7 @@ def walk_on(
         mind.share_A16,
         mind.key_W,
     )
-    again_HZ, out_HA, said_OZ, state_WH, log_prob_N = (
-        mind.again_HZ,
-        mind.out_HA,
-        mind.said_OZ,
-        mind.state_WH,
-        told.log_prob_N,
-    )
+    state_WH, log_prob_N = mind.state_WH, told.log_prob_N
     length_W, end_W, move_N, at_N, seen_N = told.length_W, told.end_W, told.move_N, told.at_N, told.seen_N
     known_N, hope_N, gain_N = told.known_N, told.hope_N, told.gain_N
     remembers, dreams, radius = robot.remembers, robot.dreams, robot.radius
@@ -161,7 +155,7 @@ def walk_on(
     most = ground.count_M.max()  # these have room for the largest maze
     states, befores, hopes, queues = np.empty((4, most), np.int32)
     senseds, senseds_before = np.empty((2, most), np.bool_)
-    state_H, again_Z = np.empty(len(again_HZ), np.float32), np.empty(3 * len(again_HZ), np.float32)
+    state_H, again_Z = np.empty(len(mind.again_HZ), np.float32), np.empty(3 * len(mind.again_HZ), np.float32)
     odds_A, log_prob_A = np.empty(A), np.empty(A, np.float32)
     goals = 0
     for walker in range(begin, walkers):
@@ -234,9 +228,7 @@ def walk_on(
                         consult(seen, 0 if shared else maze, met, mind)
                 up, right, down, left = odds_OA[seen, 0], odds_OA[seen, 1], odds_OA[seen, 2], odds_OA[seen, 3]
                 if recurs:
-                    advance_one(said_OZ[seen], state_H, again_HZ, again_Z, state_H)
-                    odds_A[:] = odds_OA[seen]
-                    respond(state_H, out_HA, odds_A, log_prob_A)
+                    respond(seen, mind, state_H, again_Z, odds_A, log_prob_A)
                     up, right, down, left = odds_A[0], odds_A[1], odds_A[2], odds_A[3]
                 elif known | hope:
                     by_known = float(dream_DG[KNOWN, gain]) if known else 0.0
