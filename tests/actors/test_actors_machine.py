@@ -90,11 +90,14 @@ def test_one_thread_computes_whatever_the_environment_asks_for(tmp_path: Path) -
 
 
 def test_an_actor_takes_little_memory(place: Place) -> None:
-    """With the default config, without machine code and with it: numba alone takes 64 MB."""
+    """With the default config, without machine code and with it: numba takes 110 MB, torch would take 150 more.
+
+    How much an actor has used depends on which leases it has had: 92 to 99 MB and 200 to 220 MB were seen.
+    """
     address = f"ipc://{place.folder}/learner"
     place.start("learner", "--updates", 1_000_000, "--run-dir", "run", "--bind", address)
     actors = {}
-    for disabled, most_mb in (("1", 150), ("0", 220)):
+    for disabled, most_mb in (("1", 150), ("0", 300)):
         log = place.folder / f"actor-{disabled}.log"
         with log.open("w") as errors:
             command = [*CLEW, "actor", "--connect", address, "--metrics-port", "0"]
