@@ -30,7 +30,8 @@ def actor(
     metrics_address: Annotated[
         str,
         typer.Option(
-            help="HOST:PORT where Prometheus finds them, if not on the host that the learner sees; it must allow that."
+            help="HOST:PORT where Prometheus finds the metrics, if not on the host that the learner sees; the learner "
+            "must allow it with --actor-metrics-host."
         ),
     ] = "",
     log_format: LogFormat = "text",

@@ -29,7 +29,7 @@ def compare(
     ] = Path("runs/compare"),
     rivals: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME,...", help="Only these rivals, such as learned,planner; repeatable."),
+        typer.Option(metavar="NAME,...", help="Play these rivals alone, such as learned,planner; repeatable."),
     ] = None,
     quick: Annotated[
         bool,
@@ -76,7 +76,7 @@ def compare(
 
 
 class Watched:
-    """Shows on standard error how far it is: bars on a terminal, a line for each rival elsewhere."""
+    """Shows on standard error how far a comparison is: bars on a terminal, a line for each rival elsewhere."""
 
     def __init__(self, rivals: int) -> None:
         """Starts with none of the rivals done."""
@@ -98,7 +98,7 @@ class Watched:
         self._bars.update(self._one, description=f"{rival.title} {doing}", completed=done, total=of)
 
     def finished(self, row: Row) -> None:
-        """Moves the bar of all, and says how the rival did."""
+        """Moves the bar of all rivals, and prints how this one did."""
         self._bars.advance(self._all)
         self._bars.update(self._one, completed=0, total=None)
         ratios = ", ".join(f"{point.ratio.value:.3f}" for point in row.groups[0].points[:3])

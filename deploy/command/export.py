@@ -35,8 +35,8 @@ def export(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Where to: a directory for tensorboard, else a file; if not given, RUN_DIR/tensorboard, "
-            "updates.csv or updates.parquet there."
+            help="The place to write to: a directory for tensorboard, else a file; if not given, tensorboard, "
+            "updates.csv or updates.parquet in RUN_DIR."
         ),
     ] = None,
     follow: Annotated[

@@ -55,7 +55,7 @@ def learner(
     ] = None,
     log_format: LogFormat = "text",
 ) -> None:
-    """Run a learner alone, and start actors by hand. Under torchrun it is one of several processes."""
+    """Run a learner alone; its actors are started by hand. Under torchrun it is one of several processes."""
     require("torch", "safetensors")
     from learner import checkpoint
     from learner.device import find_device, repeat_exactly

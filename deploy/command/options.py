@@ -34,7 +34,7 @@ MetricsPort = Annotated[
     int | None, typer.Option(min=0, max=65_535, help="Serve /metrics and /healthz on this port; 0 is any free port.")
 ]
 MetricsHost = Annotated[
-    str, typer.Option(help="Serve them on this host: 0.0.0.0, or :: with IPv6, for a Prometheus on another machine.")
+    str, typer.Option(help="Serve metrics on this host: 0.0.0.0, or :: with IPv6, for a Prometheus on another machine.")
 ]
 LogFormat = Annotated[logs.Style, typer.Option(help="Log format: text or json.")]
 Device = Annotated[str, typer.Option(help="The learner's device: auto (a GPU where there is one), cpu or cuda.")]
@@ -48,8 +48,8 @@ Modules = Annotated[
     typer.Option(
         "--module",
         envvar=MODULES,
-        help="A module of your own that an actor may import if the config names it; repeatable, or with spaces between "
-        "several in the variable.",
+        help="A module of your own that an actor may import if the config names it; repeatable; the variable takes "
+        "several, with spaces between them.",
     ),
 ]
 Actors = Annotated[int, typer.Option(min=1, max=1_000, help="How many actor processes to start.")]

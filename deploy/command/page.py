@@ -24,7 +24,7 @@ def page(
         int, typer.Option(min=0, max=65_535, help="Serve the page on this port; 0 is any free port.")
     ] = 8080,
     host: Annotated[
-        str, typer.Option(help="Serve it on this host. Beyond 127.0.0.1, whoever reaches it can use it.")
+        str, typer.Option(help="Serve the page on this host. Beyond 127.0.0.1, whoever reaches it can use it.")
     ] = "127.0.0.1",
 ) -> None:
     """Show a run in the browser as it trains, and let it try mazes that you draw."""

@@ -37,10 +37,10 @@ PLAYED_BY = (
 
 
 class Watch(Protocol):
-    """Whoever is shown how far it is."""
+    """Shows somebody how far a comparison is."""
 
     def progress(self, rival: Rival, doing: str, done: int, of: int) -> None:
-        """Takes how far a rival is: with its training or its attempts."""
+        """Takes how far a rival is with its training or its attempts."""
 
     def finished(self, row: Row) -> None:
         """Takes the figures of a rival."""

@@ -143,8 +143,8 @@ RIVALS = (
         "rl2-memory",
         "RL² with clew's memory",
         KINDS[0],
-        "The same network, which also senses where it has been, in this attempt and in earlier ones.",
-        "The same, and the marks of Trémaux.",
+        "RL², whose network also senses where it has been, in this attempt and in earlier ones.",
+        "Duan et al., arXiv:1611.02779, and the marks of Trémaux.",
         RECURRENT | {"policy.memory": "attempts"},
         updates=0.3,
     ),
@@ -162,8 +162,8 @@ RIVALS = (
         "fine-tuned",
         "trained jointly, then fine-tuned",
         KINDS[1],
-        "The same policy, changed by a policy gradient step after every attempt. Its training knew nothing of these "
-        "steps: no gradient went through them.",
+        "One policy trained on many mazes to do well in any of them, then changed by a policy gradient step after "
+        "every attempt. Its training knew nothing of these steps: no gradient went through them.",
         "The baseline 'pretrained' of Finn et al., arXiv:1703.03400.",
         JOINTLY,
         plays={"inner.cell_step_size": 50.0},
@@ -207,8 +207,8 @@ RIVALS = (
     untrained(
         "planner-compass",
         "optimistic planner, told where the exit is",
-        "The same planner, which knows from the start where the exit is, as a micromouse does. It plays another game "
-        "than those who must look for the exit.",
+        "An optimistic planner that knows from the start where the exit is, as a micromouse does. It plays another "
+        "game than those who must look for the exit.",
         "D* Lite: Koenig and Likhachev, AAAI 2002; the flood fill of micromouse competitions.",
         minds.Planner,
         compass=True,
@@ -216,9 +216,9 @@ RIVALS = (
     untrained(
         "planner-cautious",
         "cautious planner",
-        "The same planner, which takes the way with the fewest cells where it has never been: in mazes with traps, the "
-        "way on which it is likeliest to live. Once it has found an exit, it keeps to the best way that it knows.",
-        "The free-space assumption as above, with a price on what is unknown.",
+        "A planner that takes the way with the fewest cells where it has never been: in mazes with traps, the way on "
+        "which it is likeliest to live. Once it has found an exit, it keeps to the best way that it knows.",
+        "The free-space assumption of D* Lite (Koenig and Likhachev, AAAI 2002), with a price on what is unknown.",
         minds.CautiousPlanner,
     ),
     untrained(
