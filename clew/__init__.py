@@ -98,12 +98,12 @@ class Robot:
     def policy(self, cell: Sequence[int] | Ints, observation: Observation, attempt: int = -1) -> Floats:
         """Computes the probability of each move [A] in a cell (row, column), in an attempt; the first is attempt 0.
 
-        Raises ClewError for a cell outside of the maze, and for a recurrent policy, which is none of a cell: it depends
-        on all that happened before.
+        Raises ClewError for a cell outside of the maze, and for a recurrent policy, which depends on all that happened
+        before, not on a cell alone.
         """
         if self._config.policy.kind == "recurrent":
             raise ClewError(
-                "a recurrent policy is none of a cell: it depends on all that was before; see log_probs of a walk"
+                "a recurrent policy depends on all that was before, not on a cell alone; use the log_probs of a walk"
             )
         phi, (row, column), (rows, columns) = self._phis[attempt], map(int, cell), self.maze.shape
         if not (0 <= row < rows and 0 <= column < columns):

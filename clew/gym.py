@@ -131,14 +131,18 @@ class MazeEnv(gymnasium.Env[Bits, np.int64]):
         self.action_space = spaces.Discrete(A)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Bits, dict[str, Any]]:
-        """Draws a maze, and puts a robot at its start that knows nothing of it."""
+        """Draws a maze, puts a robot at its start that knows nothing of it, and returns observation [F] and info."""
         super().reset(seed=seed)
         self._maze = self._setting.drawn(self.np_random)
         self._robots.begin(np.arange(1), self._maze.maze)
         return self._seen()
 
     def step(self, action: np.int64) -> tuple[Bits, float, bool, bool, dict[str, Any]]:
-        """Makes a move: returns the observation after it, its reward, whether the episode has ended, and why."""
+        """Makes a move.
+
+        Returns the observation after it [F], its reward, whether an exit or a trap has ended the episode, whether the
+        horizon has, and info.
+        """
         if self._robots.over_W[0]:
             raise gymnasium.error.ResetNeeded("the episode has ended; call reset()")
         reward_W, ended_W, late_W = self._robots.go(np.array([action]))
@@ -191,7 +195,7 @@ class MazeVectorEnv(gymnasium.vector.VectorEnv[Bits, npt.NDArray[np.int64], npt.
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Bits, dict[str, Any]]:
-        """Draws mazes, and puts robots at their starts that know nothing of them.
+        """Draws mazes, puts robots at their starts that know nothing of them, and returns observations [W, F] and info.
 
         Args:
           seed: the seed of the first environment, that of the second being one more, and so on; or one for each. An

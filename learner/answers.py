@@ -36,7 +36,7 @@ class Filed:
 
 
 class Answers:
-    """The answers belong to the clerk's thread. The schedule knows which of them count; here is what is in them."""
+    """Checks the answers of the open batches and keeps those that count. The clerk's thread owns it."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Answers:
         thetas: Mapping[int, Floats],
         wake: Callable[[], None],
     ) -> None:
-        """`thetas`: those that answers may name, by version. `wake` is called when the audit has something to say."""
+        """Starts empty. `thetas`: those that answers may name, by version; `wake`: called when the audit has news."""
         self.thetas = thetas
         self._schedule, self._reception, self._roster, self._trail = schedule, reception, roster, trail
         self._auditor = Auditor(config, wake)
@@ -99,7 +99,7 @@ class Answers:
             del self._filed[part.batch, part.chunk]
 
     def _file(self, received: Received, rollouts: Rollouts, replay: Replay | None = None) -> None:
-        """Tells the schedule. `replay` is there where the answer can count, and is the first to its lease."""
+        """Tells the schedule of an answer. `replay`: where the answer can count, and is the first to its lease."""
         first = self._schedule.first_answer(received.actor, rollouts)
         reason = self._schedule.answer(received.actor, rollouts, time.monotonic())
         if reason == "stranger":

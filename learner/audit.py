@@ -78,10 +78,10 @@ class Verdict:
 
 
 class Auditor:
-    """Computes answers again, in a thread of its own. All that is called here the clerk's thread calls."""
+    """Computes answers again, in a thread of its own. Its methods are for the clerk's thread."""
 
     def __init__(self, config: Config, wake: Callable[[], None]) -> None:
-        """`wake` is called when there is a verdict."""
+        """Starts the thread; `wake` is called when there is a verdict."""
         self._config, self._wake = config, wake
         self._awaited: dict[int, int] = {}  # the batch of each answer, by issue, that no update may take unseen
         self._cases: SimpleQueue[Case] = SimpleQueue()

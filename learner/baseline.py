@@ -35,7 +35,12 @@ class Outcome:
 
     @staticmethod
     def of(steps: Steps, distance_C: Ints, way_C: Ints, config: Config) -> Outcome:
-        """`distance_C`: steps to the nearest exit; `way_C`: the same by the way that the robot knows."""
+        """Collects what the baseline needs of `steps`.
+
+        Args:
+          distance_C: [C] steps to the nearest exit.
+          way_C: [C] steps to the nearest exit by the way that the robot knows.
+        """
         known_FN, togo_N = features(steps, distance_C, way_C, config), steps.returns_to_go(config.run.discount)
         return Outcome(known_FN, togo_N, steps.left_N)
 

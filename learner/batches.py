@@ -17,7 +17,7 @@ class Batches:
     """The batches of a run, in order."""
 
     def __init__(self, config: Config, version: int) -> None:
-        """`version`: updates done, whose batches are done, too."""
+        """Opens the first batches. `version`: updates done, whose batches are done, too."""
         self.version = version
         self.reissued = 0  # chunks that came back without an answer
         self._run = config.run

@@ -48,7 +48,7 @@ class Standing:
 
 
 class Clerk:
-    """`start()`; then for every update `next_batch()` and `publish(…)`; at last `close(bye)`.
+    """Hears actors and hands out leases: `start()`; for every update `next_batch()`, `publish(…)`; then `close(bye)`.
 
     It has more methods than other classes: six are for the learner's thread, the others are its own life.
     """

@@ -27,7 +27,7 @@ class Journal:
     """
 
     def __init__(self, run_dir: Path, update: int) -> None:
-        """Opens it with the records of the first `update` updates; what came after them happens again.
+        """Opens the file with the records of the first `update` updates; what came after them happens again.
 
         Where some of them are damaged, it goes on with the others, and the file is kept beside as it was.
         """
@@ -45,7 +45,7 @@ class Journal:
             raise ClewError(f"cannot write to {run_dir}: {error.strerror}; choose another --run-dir") from None
 
     def append(self, record: Record) -> OSError | None:
-        """Hands a record to the operating system; or says why it must wait, and tries again at the next."""
+        """Hands a record to the operating system; returns why it must wait for the next call, if it must."""
         self._waiting.append(record.line)
         try:
             self._write()

@@ -208,7 +208,7 @@ class Learner:
         )
 
     def _save(self) -> OSError | None:
-        """Makes a checkpoint of where the run is; or says why not, and then the former one stays."""
+        """Makes a checkpoint of where the run is; returns why that failed, if it did, and then the former one stays."""
         if self._saved == self._version:
             return None
         moments = self._ascent.mean.cpu().numpy(), self._ascent.square.cpu().numpy(), self._ascent.steps
@@ -227,7 +227,7 @@ class Learner:
         return {reason: count for reason, count in {**clerk.refusals, **self._refusals}.items() if count}
 
     def _cannot_write(self, error: OSError) -> None:
-        """Counts it, and says so at the 1st, 2nd, 4th, 8th … time. It stops no training."""
+        """Counts a failed write, and logs the 1st, 2nd, 4th, 8th … of them. It stops no training."""
         self._refusals["checkpoint"] += 1
         count = self._refusals["checkpoint"]
         if count & (count - 1) == 0:
@@ -280,7 +280,7 @@ class Learner:
 
 
 def live(learner: Learner) -> None:
-    """Runs a learner until its updates are done, SIGINT or SIGTERM."""
+    """Runs a learner until its updates are done, or SIGINT or SIGTERM comes."""
     repeat_exactly()
     signal.signal(signal.SIGINT, learner.stop)
     signal.signal(signal.SIGTERM, learner.stop)

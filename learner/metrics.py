@@ -42,10 +42,10 @@ class Live:
 
 
 class LearnerMetrics(Collector):
-    """`registry` is what to serve."""
+    """The metrics of a learner, which are served from `registry`."""
 
     def __init__(self, live: Callable[[], Live]) -> None:
-        """`live` is asked at every scrape."""
+        """Starts at zero; `live` is asked at every scrape."""
         self.registry = CollectorRegistry()
         self._live = live
         self._phase_s = Histogram(
@@ -65,7 +65,7 @@ class LearnerMetrics(Collector):
         self._phase_s.labels(phase).observe(seconds)
 
     def describe(self) -> Iterable[Metric]:
-        """Describes nothing: there is nobody to ask yet."""
+        """Returns no metrics, so that nobody is asked for them before the first scrape."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
@@ -80,7 +80,7 @@ class LearnerMetrics(Collector):
         yield counter("leases", "Leases handed out, by why; expired: past their deadline.", live.leases, "event")
         every = {**dict.fromkeys(REASONS, 0), **live.refusals}
         yield counter("refusals", "Messages, gradients and checkpoints that did not count.", every, "reason")
-        yield counter("wire_bytes", "On both links; theta counts once for all actors.", live.bytes, "direction")
+        yield counter("wire_bytes", "Bytes on both links; theta counts once for all actors.", live.bytes, "direction")
         yield gauge("update", "Updates of the whole run that are done.", {"": live.version})
         yield gauge("updates_planned", "Updates after which the run is over.", {"": live.planned})
         yield gauge("actors", "Actors that are alive.", {"": live.actors})
@@ -89,10 +89,10 @@ class LearnerMetrics(Collector):
         yield gauge("batches_waiting", "Open meta-batches whose answers are not complete.", {"": live.batches_waiting})
         lag = last(lambda record: record.lag)
         yield gauge("lag_updates", "Updates that the last rollouts were behind theta.", {"": lag})
-        yield gauge("checkpoint_age_seconds", "Since the last checkpoint.", {"": live.checkpoint_age_s})
+        yield gauge("checkpoint_age_seconds", "Seconds since the last checkpoint.", {"": live.checkpoint_age_s})
         yield gauge("theta_norm", "Euclidean norm of theta.", {"": live.theta_norm})
         norm = last(lambda record: record.gradient_norm)
-        yield gauge("gradient_norm", "Of the last meta-gradient, before clipping.", {"": norm})
+        yield gauge("gradient_norm", "Euclidean norm of the last meta-gradient, before clipping.", {"": norm})
         yield gauge("step_size", "Mean learned step size, by parameter.", live.step_sizes, "parameter")
         before, after = last(lambda record: record.success_before), last(lambda record: record.success_after)
         about = "Share of attempts that reach the exit, before and after adaptation, last batch."

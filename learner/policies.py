@@ -24,7 +24,7 @@ def log_probs(theta: Theta, batch: Batch, config: Config) -> Iterator[Tensor]:
 
 
 def _by_situation(phi: Phi, theta: Theta, batch: Batch, config: Config) -> Iterator[Tensor]:
-    """Yields those of a network of the observation, with fast weights and dreams."""
+    """Yields log pi under a network of the observation, with fast weights and dreams."""
     score_AU = policy.scores(phi.net, batch.scene)
     for left, stage in zip(reversed(range(len(batch.stages))), batch.stages, strict=True):
         log_prob_AS = stage.log_prob(score_AU, phi)
@@ -36,7 +36,7 @@ def _by_situation(phi: Phi, theta: Theta, batch: Batch, config: Config) -> Itera
 
 
 def _unrolled(phi: Phi, theta: Theta, batch: Batch, config: Config) -> Iterator[Tensor]:
-    """Yields those of a recurrent network; its situations are the steps."""
+    """Yields log pi under a recurrent network, whose situations are the steps."""
     for stage in batch.stages:
         log_prob_AS, state_MH = unroll(phi, stage.made, stage.length_W, batch.scene)
         yield log_prob_AS

@@ -50,10 +50,10 @@ class Damper:
 
 
 class Reception:
-    """The reception belongs to the clerk's thread alone."""
+    """Decodes messages, keeps answers for a closer look, and counts refusals. The clerk's thread owns it."""
 
     def __init__(self, config: Config, observe: Callable[[str, float], None]) -> None:
-        """`observe` is told how many seconds each piece of work took."""
+        """Starts with no message. `observe` is told how many seconds each piece of work took."""
         self.refusals: Counter[str] = Counter()  # by reason, since the start
         self.seconds = 0.0  # spent on messages, since the start
         self._config, self._observe = config, observe

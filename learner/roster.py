@@ -33,7 +33,7 @@ log = logging.getLogger("clew")
 
 
 class Roster:
-    """The roster belongs to the clerk's thread. It tells the schedule who works, and Prometheus whom to ask.
+    """Tells the schedule who works, and Prometheus whom to ask. The clerk's thread owns it.
 
     It has more methods than other classes, for what an actor may do, and what may happen to it, are many things.
     """
@@ -47,7 +47,7 @@ class Roster:
         run: str,
         metrics_hosts: Sequence[str],
     ) -> None:
-        """Nobody is there yet. `metrics_hosts`: see `Targets`."""
+        """Starts with nobody there. `metrics_hosts`: see `Targets`."""
         self.targets = Targets(links.is_ipc, metrics_hosts)
         self._config, self._links, self._schedule, self._reception = config, links, schedule, reception
         self._run, self.session = run, secrets.token_hex(8)

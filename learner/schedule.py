@@ -37,7 +37,7 @@ class Schedule:
     """
 
     def __init__(self, config: Config, version: int = 0, first_issue: int = 0) -> None:
-        """`version`: updates done. `first_issue`: the number of the first lease, which nobody should guess."""
+        """Starts with no lease out. `version`: updates done. `first_issue`: the first lease's number, hard to guess."""
         self.batches = Batches(config, version)
         self.crew = Crew()
         self.issued = 0  # leases handed out; this and what follows since the start

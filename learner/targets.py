@@ -21,7 +21,7 @@ class Targets:
     """The targets belong to the clerk's thread; others may read `listed`, which is never changed, only replaced."""
 
     def __init__(self, is_ipc: bool, allowed: Sequence[str]) -> None:
-        """`allowed`: hosts that an actor may name, beside the one that it is seen at."""
+        """Starts empty. `allowed`: hosts that an actor may name, beside the one that it is seen at."""
         self.listed: Sequence[str] = ()  # HOST:PORT of all, in order
         self._is_ipc, self._allowed = is_ipc, allowed
         self._metrics_of: dict[Actor, str] = {}  # of those that serve any

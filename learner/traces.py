@@ -22,7 +22,7 @@ class Trail:
     """The open leases of a learner. Nothing is noted where nobody traces, which is usual: `tell` is None then."""
 
     def __init__(self, session: str) -> None:
-        """`session`: as it stands in Welcome."""
+        """Starts with no lease open. `session`: the learner's, as it stands in Welcome."""
         self.tell: Tell | None = None
         self._session = session
         self._open: dict[int, Open] = {}  # by the number of the lease

@@ -109,7 +109,7 @@ class Connection(H11Protocol):
     """A connection that is hung up on where it is silent for too long, or makes room for another one."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begins to watch it."""
+        """Begins to watch the connection."""
         super().connection_made(transport)
         self.since = self.loop.time()
         if len(self.connections) > CONNECTIONS:
@@ -119,7 +119,7 @@ class Connection(H11Protocol):
 
     @property
     def is_silent(self) -> bool:
-        """Says whether it waits for a request."""
+        """Says whether the connection waits for a request."""
         return self.cycle is None or self.cycle.response_complete
 
     def _watch(self, former: object) -> None:

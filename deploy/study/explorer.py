@@ -1,7 +1,7 @@
 """Minds, which choose moves by what they know of a maze and learn nothing from others, and the yardstick among them.
 
-The yardstick is an explorer that goes depth first and forgets nothing. (Lucas, "Récréations mathématiques", 1882, after
-Trémaux.)
+The yardstick is an explorer that goes depth first and forgets nothing (Lucas, "Récréations mathématiques", 1882,
+after Trémaux).
 """
 
 # M mazes, C cells of all mazes, W = M walkers, T steps of an attempt, O places for observations, A moves
