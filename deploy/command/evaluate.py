@@ -46,12 +46,16 @@ def evaluate(
     ] = None,
     horizon: Annotated[
         int | None,
-        typer.Option(min=1, max=2**30, help="How many steps an attempt may take, in every maze."),
+        typer.Option(
+            min=1, max=2**30, help="How many steps an attempt may take, in every maze, instead of run.horizon_per_cell."
+        ),
     ] = None,
     robots: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1_000_000, help="How many robots try each maze, each on its own; one if there are many mazes."
+            min=1,
+            max=1_000_000,
+            help="How many robots try each maze, each on its own; if not given, more than one where mazes are few.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the mazes and the attempts.")] = 0,
