@@ -49,7 +49,7 @@ def lease_config(sections: dict[str, dict[str, Any]]) -> Config:
 
 
 def drawn_config(sections: dict[str, dict[str, Any]]) -> Config:
-    """For MAZES."""
+    """Makes a config for MAZES."""
     base: dict[str, dict[str, Any]] = {"inner": {"attempts": 3, "steps": 2, "cell_step_size": 1.0}}
     return make_config(len(MAZES), **with_more(base, sections))
 

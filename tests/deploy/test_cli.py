@@ -90,7 +90,7 @@ def wait_until(holds: Callable[[], bool], within_s: float = DEADLINE_S) -> None:
 
 @contextmanager
 def ending(processes: list[int]) -> Iterator[None]:
-    """What happens inside ends all of `processes`."""
+    """Checks that what happens inside ends all of `processes`."""
     descriptors = list(map(os.pidfd_open, processes))
     yield
     deadline = time.monotonic() + DEADLINE_S
@@ -535,7 +535,7 @@ def test_a_terminal_gets_a_live_bar(tmp_path: Path) -> None:
 
 
 def read_terminal(descriptor: int) -> bytes:
-    """What comes next; nothing once the other side has hung up."""
+    """Reads what comes next; nothing once the other side has hung up."""
     try:
         return os.read(descriptor, 65_536)
     except OSError:

@@ -194,7 +194,7 @@ def test_down_and_up_goes_on_where_it_was(composed: Composed) -> None:
 
 
 def identity(system: Composed) -> str:
-    """Of the run, as the learner's log names it."""
+    """Returns the run's id, as the learner's log names it."""
     return str(re.findall(r"run=(\w+)", "\n".join(system.logs("learner")))[-1])
 
 

@@ -47,7 +47,7 @@ def assert_healthy(result: subprocess.CompletedProcess[str]) -> None:
 
 
 def assert_fails(output: str, about: str, fault: str, remedy: str) -> None:
-    """At one thing, the last that is looked at; all before it is well."""
+    """Checks that the doctor fails at one thing, the last that it looks at; all before it is well."""
     *before, (name, (verdict, said)) = lines(output).items()
     assert (name, verdict) == (about, "FAIL")
     assert re.fullmatch(f".*{fault}.*; .*{remedy}.*", said), said

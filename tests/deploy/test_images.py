@@ -34,7 +34,7 @@ def inside(image: str, script: str) -> str:
 
 
 def megabytes(image: str) -> float:
-    """What it adds to Python's own image, unpacked."""
+    """Returns what an image adds to Python's own, unpacked."""
     lines = inside(image, "du -sbc /opt/clew /app").splitlines()
     return int(lines[-1].split()[0]) / 1e6
 

@@ -404,7 +404,7 @@ def test_a_key_that_lacks_its_end_lets_nobody_in(length: int, end: bytes) -> Non
 
 
 def is_key(text: bytes) -> bool:
-    """By libzmq's own judgement."""
+    """Says whether a text is a key, as libzmq judges."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as link:
         try:
             link.set(zmq.CURVE_SERVERKEY, text)

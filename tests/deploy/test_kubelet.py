@@ -67,13 +67,13 @@ class Pod:
         return self.place.start(*map(self._here, container["args"]), *more, name=self.name)
 
     def volume(self, name: str) -> Path:
-        """Of this pod; a directory that is empty at first."""
+        """Returns a volume of this pod, a directory that is empty at first."""
         path = self.place.folder / f"{self.name}-{name}"
         path.mkdir(exist_ok=True)
         return path
 
     def _here(self, text: str) -> str:
-        """What a container's words mean on this machine."""
+        """Translates a container's words to this machine."""
         spec, address = pod(self.workload), f"{HERE}:{self.place.port}"
         mounts = [mount for each in (*spec["initContainers"], *spec["containers"]) for mount in each["volumeMounts"]]
         here = {each["mountPath"]: str(self.volume(each["name"])) for each in mounts}
@@ -88,7 +88,7 @@ class Pod:
         return re.sub(pattern, lambda match: here[match[0]], text)
 
     def probe(self, party: Party, name: str) -> bool:
-        """Whether it succeeds."""
+        """Says whether a probe succeeds."""
         (container,) = pod(self.workload)["containers"]
         return party.page(container[f"{name}Probe"]["httpGet"]["path"])[0] == 200
 
@@ -111,7 +111,7 @@ class Cluster:
         lay_out(self.learner.volume("allowed"), self._made("allowed"))
 
     def actor(self, key: str) -> Pod:
-        """Whose Secret was made of that key."""
+        """Makes an actor whose Secret was made of that key."""
         one = Pod(PODS["actor"], self._place, f"actor-{key}")
         lay_out(one.volume("secret"), {path.name: path.read_bytes() for path in (self.keys / key).iterdir()})
         return one

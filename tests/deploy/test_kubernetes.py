@@ -143,7 +143,7 @@ def test_every_selector_finds_the_pods_that_it_is_for() -> None:
 
 
 def selects(selector: Manifest, these: dict[str, str]) -> bool:
-    """Of the operators, only what is used."""
+    """Says whether a selector takes these labels, by those operators alone that are used."""
     exact = selector.get("matchLabels", {}).items() <= these.items()
     several = selector.get("matchExpressions", [])
     return exact and all(each["operator"] == "In" and these.get(each["key"]) in each["values"] for each in several)
@@ -177,7 +177,10 @@ PEERS = {  # namespace, labels
 
 
 def may(caller: str, called: str, port: int) -> bool:
-    """As the NetworkPolicies have it: both sides must agree, and who no policy selects agrees to everything."""
+    """Says whether the NetworkPolicies let one speak to another.
+
+    Both must agree, and who no policy selects agrees to everything.
+    """
     return agrees(called, caller, port, "Ingress", "from") and agrees(caller, called, port, "Egress", "to")
 
 

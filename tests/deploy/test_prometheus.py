@@ -30,7 +30,7 @@ class Composed(Protocol):
     environment: dict[str, str]  # of compose.yaml
 
     def query(self, promql: str) -> list[dict[str, Any]]:
-        """What its Prometheus answers."""
+        """Returns what its Prometheus answers."""
 
 
 @cache
@@ -40,7 +40,7 @@ def has_engine() -> bool:
 
 
 def promtool(*arguments: str) -> str:
-    """What it says of the files in FOLDER, which are under /p; fails where it does."""
+    """Returns what promtool says of the files in FOLDER, which are under /p; fails where it does."""
     if not has_engine():
         pytest.skip("`docker info` fails: there is no Docker engine")
     command = ["docker", "run", "--rm", "-v", f"{FOLDER}:/p:ro", "--entrypoint", "promtool", IMAGE]
@@ -78,7 +78,7 @@ def unknown(text: str) -> set[str]:
 
 
 def expressions() -> dict[str, str]:
-    """Of each alert, by its name."""
+    """Returns the expression of each alert, by its name."""
     found = re.findall(r"- alert: (\w+)\n +expr: (?:\|\n((?: {10}.*\n)+)|(.*\n))", ALERTS)
     return {name: lines or line for name, lines, line in found}
 

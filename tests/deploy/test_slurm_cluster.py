@@ -27,14 +27,14 @@ LEARNER, ELEMENT = "clew-learner", "clew-actor"
 
 
 def commands() -> tuple[str, str]:
-    """That for the array, that for the learner."""
+    """Returns the command for the array, and the one for the learner."""
     comments = re.sub("^# ?", "", TEXT, flags=re.MULTILINE)
     array, learner = re.findall(r"^  (sbatch (?:.*\\\n)*.*)$", comments, re.MULTILINE)
     return array.replace("1-64", f"1-{ELEMENTS}").replace("login1", "node1"), learner
 
 
 class Cluster:
-    """As its users see it."""
+    """The cluster, as its users see it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -80,7 +80,7 @@ class Cluster:
         return re.findall(r" JobState=(\w+)", shown)[0], re.findall(r" ExitCode=(\S+)", shown)[0]
 
     def metric(self, name: str) -> int:
-        """Of the learner; -1 where none answers."""
+        """Returns a metric of the learner; -1 where none answers."""
         self._port = self._port or docker("port", self.container("node1"), METRICS_PORT).split(":")[-1]
         try:
             _, text = page(f"127.0.0.1:{self._port}", "/metrics")
@@ -111,7 +111,7 @@ def image(images: Images) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def cluster(image: str) -> Iterator[Cluster]:
-    """With a learner on its first node, and actors on both."""
+    """Makes a cluster with a learner on its first node, and actors on both."""
     name = f"clew-slurm-{secrets.token_hex(3)}"
     with ExitStack() as undo:
         for kind in ("network", "volume"):

@@ -24,18 +24,18 @@ FETCH = "from sys import argv; from urllib.request import urlopen; print(urlopen
 
 
 class Stack:
-    """As its users see it."""
+    """The stack, as its users see it."""
 
     def __init__(self, manager: Engine, worker: Engine) -> None:
         self.manager, self.worker = manager, worker
 
     def containers(self, engine: Engine, service: str) -> list[str]:
-        """Those that run."""
+        """Lists the containers of a service that run."""
         name = f"label=com.docker.swarm.service.name={STACK}_{service}"
         return engine.docker("ps", "--quiet", "--filter", name).split()
 
     def fetch(self, url: str) -> str:
-        """What the learner's container finds there; nothing where there is none, or nobody answers."""
+        """Returns what the learner's container finds there; nothing where there is none, or nobody answers."""
         for container in self.containers(self.manager, "learner"):
             try:
                 return self.manager.docker("exec", container, "python", "-c", FETCH, url)
@@ -44,7 +44,7 @@ class Stack:
         return ""
 
     def metric(self, name: str) -> float:
-        """Of the learner; -1 where it does not answer."""
+        """Returns a metric of the learner; -1 where it does not answer."""
         page = self.fetch("http://127.0.0.1:9100/metrics")
         found = [line.split()[1] for line in page.splitlines() if line.startswith(f"{name} ")]
         return float(found[0]) if found else -1.0
@@ -90,7 +90,7 @@ def copy(image: str, engine: Engine) -> None:
 
 
 def deploy(images: Images, keys: Path) -> None:
-    """As deploy/README.md says."""
+    """Deploys the stack, as deploy/README.md says."""
     command = [
         "docker",
         "stack",

@@ -79,17 +79,17 @@ def overrated(lease: Lease, theta_P: Floats) -> Rollouts:
 
 
 def truncated(lease: Lease, theta_P: Floats) -> Rollouts:
-    """Of a theta whose last bits are gone."""
+    """Makes the rollouts of a theta whose last bits are gone."""
     return work_on(lease, (theta_P.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32), CONFIG)
 
 
 def replayed(lease: Lease, theta_P: Floats) -> Rollouts:
-    """What another lease asked for."""
+    """Makes the rollouts that another lease asked for."""
     return work_on(replace(lease, seed=(lease.seed[0], lease.seed[1], lease.seed[2] + 1)), theta_P, CONFIG)
 
 
 def not_a_number(lease: Lease, theta_P: Floats) -> Rollouts:
-    """As if training had diverged."""
+    """Makes rollouts as if training had diverged."""
     told = work_on(lease, theta_P, CONFIG)
     *others, last = told.stages
     return replace(told, stages=(*others, replace(last, log_prob=np.full_like(last.log_prob, np.nan))))

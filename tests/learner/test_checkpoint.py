@@ -49,7 +49,7 @@ def files_of(*updates: int) -> list[str]:
 
 
 def is_whole(found: Checkpoint, update: int) -> bool:
-    """Whether every bit of it is as it was saved."""
+    """Says whether every bit of a checkpoint is as it was saved."""
     saved = checkpoint(update)
     return (found.update, found.run, found.config, found.steps, content(found)) == (
         (update, saved.run, saved.config, saved.steps, content(saved))
@@ -236,7 +236,7 @@ def test_whenever_a_learner_is_killed_a_whole_checkpoint_is_there_and_none_is_lo
 
 
 def all_of(heard: Connection) -> Iterator[int]:
-    """What else was said before the other end died."""
+    """Reads what else was said before the other end died."""
     with suppress(EOFError):
         while True:
             yield heard.recv()

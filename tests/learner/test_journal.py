@@ -169,7 +169,7 @@ def test_a_directory_on_another_machine_belongs_to_the_learner_that_holds_its_lo
 
 
 def updates(run_dir: Path) -> list[int]:
-    """Of the records in the journal, all of whose lines are whole."""
+    """Lists the updates of the records in the journal, all of whose lines are whole."""
     content = (run_dir / "updates.jsonl").read_text()
     assert content.endswith("\n") or not content
     return [json.loads(line)["update"] for line in content.splitlines()]

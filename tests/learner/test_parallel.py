@@ -139,7 +139,7 @@ VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "GLOO_SOCKET_IF
 
 
 def seat(rank: int, ranks: int, port: int) -> Seat:
-    """As torchrun would give it."""
+    """Makes the seat that torchrun would give."""
     values = (HERE, str(port), str(rank), str(ranks))
     os.environ |= dict(zip(VARIABLES, values, strict=False))
     return Seat(rank, ranks, rank, ranks)
@@ -275,7 +275,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Floats:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """Where a learner of two processes has been, that nothing happened to."""
+    """A place where a learner of two processes has been that nothing happened to."""
     with new_place(tmp_path_factory.mktemp("pair")) as place:
         everyone = [rank(place, number) for number in (1, 0)]
         place.actor()

@@ -15,7 +15,7 @@ REPEATS = 3
 
 
 def crowd(actors: int) -> Schedule:
-    """So many actors, and as many leases in a batch."""
+    """Makes a schedule with so many actors, and as many leases in a batch."""
     run = {"updates": 1_000_000, "mazes": actors, "mazes_per_lease": 1, "lease_timeout_s": 1e6}
     work = Schedule(Config.model_validate({"run": run}))
     for number in range(actors):

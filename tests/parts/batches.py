@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 
 
 def make_config(mazes: int, **sections: dict[str, Any]) -> Config:
-    """For so many mazes of any size, which the tests draw themselves; whatever people train by default."""
+    """Makes a config for so many mazes of any size, which tests draw themselves, whatever the defaults are."""
     base: dict[str, dict[str, Any]] = {
         "maze": {"family": "file", "path": "drawn in the test"},
         "policy": {"hidden": 5},
@@ -70,7 +70,7 @@ def tried(theta_P: Floats, mazes: Mazes, config: Config, seed: int = 0) -> Repla
 
 
 def batch_of(replay: Replay, config: Config) -> Batch:
-    """In float64."""
+    """Makes a batch in float64."""
     return Batch.of([replay], config, CPU, torch.float64)
 
 
@@ -127,7 +127,7 @@ class Walked:
         return Walked(mazes, met, walks, knowns, horizon_M, config)
 
     def moves(self) -> list[list[list[int]]]:
-        """[k][w][t]"""
+        """Lists the moves of each attempt of each stage: [k][w][t]."""
         return [moves_of(done) for done in self.walks]
 
     def policies(self, theta_P: Array) -> list[tuple[Phi, Array]]:
@@ -153,12 +153,12 @@ class Walked:
 
 
 def _index(array: npt.NDArray[Any], real: Array) -> Array:
-    """As arrays or tensors of indices have it, whichever `real` is."""
+    """Returns indices as an array or a tensor, whichever `real` is."""
     return torch.from_numpy(array.astype(np.int64)) if is_torch(real) else array.astype(np.intp)
 
 
 def moves_of(done: Walk) -> list[list[int]]:
-    """[w][t]"""
+    """Lists the moves of each attempt: [w][t]."""
     return [part.tolist() for part in np.split(done.move_N, np.cumsum(done.length_W)[:-1])]
 
 

@@ -54,7 +54,7 @@ def run(
 
 
 def docker(*arguments: object, timeout_s: float = STEP_S) -> str:
-    """What `docker` prints; it must succeed."""
+    """Returns what `docker` prints; it must succeed."""
     result = run("docker", *arguments, timeout_s=timeout_s)
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
@@ -91,7 +91,7 @@ def engine() -> None:
 
 @pytest.fixture(scope="session")
 def torch_index() -> str:
-    """Where CPU wheels of torch are, if it can be reached; else nothing, which is wherever pip looks by itself."""
+    """Returns the index of torch's CPU wheels if it can be reached; else nothing, so that pip looks by itself."""
     try:
         urllib.request.urlopen(f"{CPU_WHEELS}/torch/", timeout=5).close()
     except OSError:
@@ -110,7 +110,7 @@ def build(target: str, tag: str, torch_index: str, context: Path = ROOT) -> str:
 
 @dataclass(frozen=True)
 class Images:
-    """Their tags."""
+    """The tags of the images."""
 
     actor: str
     learner: str
@@ -119,7 +119,7 @@ class Images:
 
 @pytest.fixture(scope="session")
 def images(engine: None, torch_index: str) -> Images:
-    """Of this checkout. They stay, as a cache."""
+    """Builds the images of this checkout, which stay as a cache."""
     tags = Images("clew-actor:test", "clew-learner:test", "clew-page:test")
     build("actor", tags.actor, torch_index)
     build("learner", tags.learner, torch_index)
@@ -143,7 +143,7 @@ class Composed:
         return run(*command, env=self.environment, timeout_s=timeout_s)
 
     def compose(self, *arguments: object, timeout_s: float = STEP_S) -> str:
-        """What `docker compose …` prints; it must succeed."""
+        """Returns what `docker compose …` prints; it must succeed."""
         result = self.attempt(*arguments, timeout_s=timeout_s)
         assert result.returncode == 0, result.stderr
         return result.stdout.strip()
@@ -156,7 +156,7 @@ class Composed:
         self.compose("down", "--timeout", 30, *arguments)
 
     def containers(self, service: str) -> list[str]:
-        """Those that run."""
+        """Lists the containers of a service that run."""
         return self.compose("ps", "-q", service).split()
 
     def logs(self, service: str) -> list[str]:
@@ -182,7 +182,7 @@ class Composed:
         return sorted(one["metric"]["job"] for one in self.query("up == 1 and timestamp(up) > time() - 20"))
 
     def learner_metrics(self) -> dict[str, float]:
-        """What the learner serves this moment, as it is written there: `name` or `name{label="value"}`."""
+        """Returns the learner's metrics of this moment, by name: `name` or `name{label="value"}`."""
         fetch = "from urllib.request import urlopen as u; print(u('http://127.0.0.1:9100/metrics').read().decode())"
         page = self.compose("exec", "-T", "learner", "python", "-c", fetch)
         lines = (line.rsplit(" ", 1) for line in page.splitlines() if line and not line.startswith("#"))
@@ -195,7 +195,7 @@ class Composed:
 
     @property
     def actors(self) -> int:
-        """As the learner counts them."""
+        """Counts the actors, as the learner does."""
         return int(self.learner_metrics()["clew_learner_actors"])
 
     def trains(self) -> None:
@@ -205,7 +205,7 @@ class Composed:
 
 
 def can_have(image: str) -> bool:
-    """Whether an image is here, or can be pulled."""
+    """Says whether an image is here, or can be pulled."""
     if run("docker", "image", "inspect", image).returncode == 0:
         return True
     try:

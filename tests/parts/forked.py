@@ -75,7 +75,7 @@ class Process:
         self.wait()
 
     def poll(self) -> int | None:
-        """Its exit code, or minus the signal that ended it; None where it goes on."""
+        """Returns the exit code, or minus the signal that ended the process; None where it goes on."""
         try:
             return self.wait(0.0)
         except subprocess.TimeoutExpired:
@@ -92,7 +92,7 @@ class Process:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """What is left to read on both streams, once it has ended."""
+        """Returns what is left to read on both streams, once the process has ended."""
         said = ["", ""]
 
         def read(number: int, stream: IO[str] | None) -> None:
@@ -140,7 +140,7 @@ def run(
 
 
 def _stream(asked: int, nothing: int) -> tuple[IO[str] | None, int]:
-    """What the test reads, and what the process writes to."""
+    """Returns the end that the test reads, and the one that the process writes to."""
     if asked == subprocess.PIPE:
         reader, writer = os.pipe()
         return open(reader), writer
@@ -149,7 +149,7 @@ def _stream(asked: int, nothing: int) -> tuple[IO[str] | None, int]:
 
 @cache
 def _nursery() -> socket.socket:
-    """To the process that imports, and forks; it ends when this end is closed."""
+    """Connects to the process that imports and forks; it ends when this end is closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = subprocess.Popen(
@@ -214,7 +214,7 @@ def monitor(stdin: int, stdout: int, stderr: int, to_test: int) -> None:
 
 
 def become(arguments: list[str], cwd: str, env: dict[str, str], umask: int) -> None:
-    """What a new process finds where it begins."""
+    """Makes this process what a new one is where it begins."""
     os.environ.clear()
     os.environ.update(env)
     compiled.cache_clear()  # which depends on it

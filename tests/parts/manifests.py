@@ -18,7 +18,7 @@ Manifest = dict[str, Any]
 
 
 def assembled(folder: Path) -> list[Manifest]:
-    """What `kubectl kustomize` makes of a folder, but for the hash in a generated name."""
+    """Makes of a folder what `kubectl kustomize` does, except for the hash in a generated name."""
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
     manifests: list[Manifest] = []
     for name in [*kustomization.get("resources", []), *kustomization.get("components", [])]:

@@ -27,7 +27,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Cable:
-    """What joins two namespaces."""
+    """A cable that joins two namespaces."""
 
     near: Side
     far: Side

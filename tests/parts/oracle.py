@@ -73,7 +73,7 @@ class ExactMaze:
                 self.exits_SA[row, move] = float(cell in self.drawing.exits)
 
     def follow(self, state: State, move: int) -> State:
-        """What a move makes of a state; a bump changes nothing."""
+        """Returns the state after a move; a bump changes nothing."""
         cell = self.drawing.ahead(state[0], move)
         return state if cell == state[0] else (cell, move)
 

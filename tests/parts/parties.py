@@ -48,7 +48,7 @@ class Party:
 
     @property
     def port(self) -> int:
-        """Of its metrics."""
+        """Returns the port of the process's metrics."""
         return int(self.says(r"metrics are served on http://[^ ]+:(\d+)/metrics")[1])
 
     def page(self, path: str) -> tuple[int, str]:
@@ -103,7 +103,7 @@ class Place:
         return Party(process, log)
 
     def learner(self, *arguments: object, bind: str = "") -> Party:
-        """It listens when this returns."""
+        """Starts a learner, which listens when this returns."""
         where = ("--bind", bind or self.address, "--metrics-port", 0)
         learner = self.start("learner", *RUN, *where, *arguments)
         learner.says("listening on")
@@ -120,12 +120,12 @@ class Place:
         return work, theta
 
     def updates(self) -> list[dict[str, object]]:
-        """What the run's journal holds by now."""
+        """Returns the records that the run's journal holds by now."""
         path = self.folder / "run" / "updates.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def hashes(self, updates: int = UPDATES) -> list[object]:
-        """Of theta after every update of a run that is over."""
+        """Returns the hash of theta after every update of a run that is over."""
         records = self.updates()
         assert [record["update"] for record in records] == list(range(1, updates + 1))
         return [record["theta_sha256"] for record in records]

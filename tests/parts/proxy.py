@@ -55,7 +55,7 @@ class Proxy:
         self._do(_called(self._flows.clear))
 
     def resume(self) -> None:
-        """What was held gets through."""
+        """Lets everything through, what was held first."""
         self._do(_called(self._flows.set))
 
     def reset(self) -> None:
@@ -63,7 +63,7 @@ class Proxy:
         self._do(_called(self._lose))
 
     def _do(self, what: Coroutine[Any, Any, None]) -> None:
-        """In the proxy's thread, and done when it returns."""
+        """Runs a coroutine in the proxy's thread, to its end."""
         asyncio.run_coroutine_threadsafe(what, self._loop).result(DEADLINE_S)
 
     async def _serve(self) -> None:
@@ -131,7 +131,7 @@ class Proxy:
             held.put_nowait((self._loop.time() + self.delay_s, content))
 
     async def _deliver(self, content: bytes, writer: StreamWriter) -> None:
-        """As soon as it may; to whoever is still there."""
+        """Delivers what has come as soon as it may go, to whoever is still there."""
         await self._flows.wait()
         with suppress(OSError):
             if not content:

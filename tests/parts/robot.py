@@ -57,7 +57,7 @@ class Drawing:
         return there if there in self.mark else None
 
     def ahead(self, cell: Cell, move: int) -> Cell:
-        """Where a move leads: to the neighbour, or to the same cell where a wall or the border is in the way."""
+        """Returns the cell that a move leads to: the same one where a wall or the border is in the way."""
         there = self.beside(cell, move)
         return cell if there is None or there in self.walls else there
 
@@ -70,12 +70,12 @@ class Drawing:
         return steps_to(self, self.exits, free).get(cell, FAR)
 
     def seen(self, cell: Cell, radius: int) -> list[bool]:
-        """Whether each of the cells around is a wall or outside; row by row, without the cell itself."""
+        """Says whether each of the cells around is a wall or outside; row by row, without the cell itself."""
         around = [(cell[0] + down, cell[1] + right) for down, right in square(radius) if (down, right) != (0, 0)]
         return [there not in self.mark or there in self.walls for there in around]
 
     def compass(self, cell: Cell) -> list[bool]:
-        """For each move, whether the nearest exit lies that way; of two as near, the one that is read first."""
+        """Says for each move whether the nearest exit lies that way; of two as near, the one that is read first."""
         exits = sorted(self.exits)
         if not exits:
             return [False] * len(MOVES)
@@ -107,7 +107,7 @@ def steps_to(drawing: Drawing, goals: Iterable[Cell], through: Collection[Cell])
 
 @dataclass(frozen=True)
 class Past:
-    """What is known from earlier attempts."""
+    """The knowledge from earlier attempts."""
 
     visited: frozenset[Cell] = frozenset()
     bumps: frozenset[tuple[Cell, int]] = frozenset()  # of a blind robot: cells, and moves that ended at a wall
@@ -117,7 +117,7 @@ class Past:
         return steps_to(drawing, drawing.exits & self.visited, self.visited - drawing.traps)
 
     def closed(self, drawing: Drawing, radius: int) -> set[Cell]:
-        """Where no way leads: walls that were sensed or bumped into, traps that were stepped on."""
+        """Returns the cells that no way leads to: walls that were sensed or bumped into, traps that were stepped on."""
         if radius:
             sensed = {(i + down, j + right) for i, j in self.visited for down, right in square(radius)}
         else:
@@ -134,7 +134,7 @@ class Past:
         return steps_to(drawing, self.goals(drawing, compass) or maybe - self.visited, maybe)
 
     def and_then(self, robots: Iterable[Robot]) -> Past:
-        """What is known once these attempts are over, too."""
+        """Returns what is known once these attempts are over, too."""
         robots = list(robots)
         return Past(
             self.visited.union(*(robot.visited for robot in robots)),
@@ -144,7 +144,7 @@ class Past:
 
 @dataclass(frozen=True)
 class Dream:
-    """What a robot dreams of in a cell."""
+    """The ways that a robot dreams of in a cell."""
 
     known: frozenset[int] = frozenset()  # the moves along the known way
     hope: frozenset[int] = frozenset()  # the moves along the hopeful way
@@ -184,7 +184,7 @@ class Robot:
         return self.cell in self.drawing.exits
 
     def mark(self, move: int) -> int:
-        """What it remembers of the neighbour on that side."""
+        """Returns what the robot remembers of the neighbour on that side."""
         if self.policy.memory == "none":
             return NEVER
         there = self.drawing.ahead(self.cell, move)
@@ -196,7 +196,7 @@ class Robot:
         return EARLIER if there in self.past.visited else NEVER
 
     def features(self, facing: int = 0) -> list[float]:
-        """What it senses and remembers, turned so that the move `facing` is ahead."""
+        """Returns what the robot senses and remembers, turned so that the move `facing` is ahead."""
         side = 2 * self.policy.radius + 1
         seen = self.drawing.seen(self.cell, self.policy.radius)
         middle = len(seen) // 2
@@ -215,7 +215,7 @@ class Robot:
         return [float(part) for part in parts]
 
     def may(self, move: int) -> bool:
-        """Whether no wall that it senses or remembers is in the way."""
+        """Says whether no wall that the robot senses or remembers is in the way."""
         if self.policy.radius:
             return self.drawing.ahead(self.cell, move) != self.cell
         return self.mark(move) != BUMPED

@@ -184,7 +184,7 @@ def initial_phi(theta: Theta, drawing: Drawing, attempts_left: int, config: Conf
 
 
 def step_size(theta: Theta, name: str, config: Config) -> Any:
-    """alpha"""
+    """Returns alpha of a parameter."""
     fixed = config.inner.cell_step_size if name == "cells" else config.inner.step_size
     return theta.get(f"step_size.{name}", fixed)
 
@@ -243,7 +243,7 @@ def log_pi(phi: Phi, step: Step, nudge_A: Tensor | None = None) -> dict[int, Ten
 
 
 def surrogate(estimator: Estimator, log_pis: list[list[Tensor]], credits: list[list[Tensor]]) -> Tensor:
-    """What the inner step climbs: the mean over attempts of what each step adds."""
+    """Computes what the inner step climbs: the mean over attempts of what each step adds."""
     total = torch.zeros((), dtype=torch.float64)
     for attempt, row in zip(log_pis, credits, strict=True):
         before = torch.zeros((), dtype=torch.float64)
@@ -342,7 +342,7 @@ def gains(drawings: list[Drawing], last: list[list[Attempt]], config: Config) ->
 
 
 def objective(theta_P: Tensor, trials: list[Trial], config: Config) -> Tensor:
-    """What learner.outer.meta_objective says of the batch that the mazes of `trials` make up."""
+    """Computes what learner.outer.meta_objective does of the batch that the mazes of `trials` make up."""
     theta, last = unflatten(theta_P, config), config.inner.steps
     total = torch.zeros((), dtype=torch.float64)
     for trial in trials:

@@ -29,7 +29,7 @@ class Engine:
     address: str  # for the other
 
     def docker(self, *arguments: str, timeout_s: float = 60.0) -> str:
-        """What `docker …` prints; CalledProcessError, with what it said, where it fails."""
+        """Returns what `docker …` prints; raises CalledProcessError, with what it said, where it fails."""
         command = ["docker", *(["--host", self.host] if self.host else []), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
         if done.returncode:
@@ -80,7 +80,7 @@ def lay_cable(name: str, near: Engine, far: Engine, undo: ExitStack) -> None:
 
 
 def start_engine(name: str, folder: Path, engine: Engine, undo: ExitStack) -> None:
-    """In the namespace, with a /run of its own; /sys stays, for its control groups."""
+    """Starts an engine in the namespace, with a /run of its own; /sys stays, for its control groups."""
     places = {"data-root": "data", "exec-root": "exec", "pidfile": "pid"}
     options = " ".join(f"--{option} {folder}/{place}" for option, place in places.items())
     script = f"mount -t tmpfs tmpfs /run && exec dockerd {options} --host {engine.host}"

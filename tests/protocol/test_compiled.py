@@ -63,7 +63,7 @@ for walk, log_prob in zip(trial.walks, trial.log_probs):
 
 
 def lease_config(mazes: int, sections: dict[str, dict[str, Any]]) -> Config:
-    """For one lease of so many mazes."""
+    """Makes a config for one lease of so many mazes."""
     base: dict[str, dict[str, Any]] = {"run": {"mazes": mazes, "mazes_per_lease": mazes}}
     return Config.model_validate(with_more(base, sections))
 

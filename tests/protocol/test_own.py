@@ -86,7 +86,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def forget(module: str) -> None:
-    """As a new process would know nothing of it."""
+    """Forgets a module, as a new process would know nothing of it."""
     for name in [name for name in sys.modules if name.partition(".")[0] == module]:
         del sys.modules[name]
     own.function.cache_clear()

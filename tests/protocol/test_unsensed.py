@@ -38,7 +38,7 @@ def config_of(rng: np.random.Generator) -> Config:
 
 
 def pasts_of(drawings: list[Drawing], walked: Walked) -> list[Past]:
-    """Of each maze, where robots have stood and what they have bumped into."""
+    """Returns, of each maze, where robots have stood and what they have bumped into."""
     places = [(maze, cell) for maze, drawing in enumerate(drawings) for cell in drawing.cells]
     visited: list[set[Any]] = [set() for _ in drawings]
     bumps: list[set[Any]] = [set() for _ in drawings]

@@ -111,7 +111,7 @@ class Walked:
             self.before, self.known = self.known, learned(self.sight, self.known, self.walk)
 
     def marks(self, step: int) -> list[int]:
-        """Of the four directions, before a step of the last attempt."""
+        """Returns the marks of the four directions before a step of the last attempt."""
         radius = self.sight.policy.radius
         first = (2 * radius + 1) ** 2 - 1 + 5
         mark_EA = self.met.features()[self.walk.seen_N[step], first : first + 24].reshape(6, 4)
@@ -119,7 +119,7 @@ class Walked:
         return [int(mark) for mark in mark_EA.argmax(0)]
 
     def dreams(self) -> list[tuple[set[int], set[int], int]]:
-        """Of every step of the last attempt: moves of the known way, of the hopeful way, the gain."""
+        """Returns the dream at every step of the last attempt: moves of the known way, of the hopeful way, the gain."""
         rows = zip(self.walk.known_N, self.walk.hope_N, self.walk.gain_N.tolist(), strict=True)
         return [(set(members(known)), set(members(hope)), gain) for known, hope, gain in rows]
 

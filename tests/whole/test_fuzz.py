@@ -158,7 +158,7 @@ def resident_kib(learner: Learner) -> int:
 
 
 def refusals(learner: Learner, at_least: int) -> Counter[str]:
-    """By reason, as soon as there are so many; without what is found out later of those who lied."""
+    """Counts refusals by reason, once there are so many; without what is found out later of those who lied."""
     while True:
         found = Counter[str](learner.until(0).refusals)
         del found["forged"], found["shut_out"]
@@ -174,7 +174,7 @@ def long_run(folder: Path) -> Iterator[tuple[House, Learner]]:
 
 
 def stopped(house: House, learner: Learner) -> list[str]:
-    """Of theta after every update, up to now."""
+    """Returns the hash of theta after every update, up to now."""
     learner.process.terminate()
     with suppress(EOFError):
         while True:

@@ -55,7 +55,7 @@ class Talk:
         self.process = Popen(command, stdin=PIPE, stdout=PIPE, env=environment, bufsize=0)
 
     def says(self, within_s: float = DEADLINE_S) -> str | None:
-        """Its next line, if it comes in time."""
+        """Returns the next line of the process, if it comes in time."""
         assert self.process.stdout
         ready, _, _ = select.select([self.process.stdout], [], [], within_s)
         return self.process.stdout.readline().decode().strip() if ready else None
@@ -143,7 +143,7 @@ class Following:
         self.records: list[dict[str, Any]] = []
 
     def grows_to(self, update: int, within_s: float) -> bool:
-        """Whether that update happens in time."""
+        """Says whether that update happens in time."""
         deadline = time.monotonic() + within_s
         while True:
             if self._path.exists():
@@ -154,7 +154,7 @@ class Following:
 
 
 def toml(config: Config) -> str:
-    """Its sections: tables of numbers and words."""
+    """Writes sections, which are tables of numbers and words, as TOML."""
     return "\n".join(
         f"[{name}]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in section.items()) + "\n"
         for name, section in config.model_dump(mode="json").items()

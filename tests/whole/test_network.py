@@ -89,7 +89,7 @@ class Run:
     actors: list[ForkServerProcess]
 
     def ends_as(self, hashes: list[str]) -> None:
-        """With the same theta after every update; every process is the one that began."""
+        """Checks that theta is the same after every update, and every process the one that began."""
         self.learner.ends()
         assert self.house.hashes() == hashes
         for actor in self.actors:

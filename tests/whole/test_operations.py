@@ -25,14 +25,14 @@ LIMITS = Limits.of(Config())
 
 
 def targets(learner: str) -> list[str]:
-    """Where the learner at HOST:PORT says that its actors' metrics are."""
+    """Returns where the learner at HOST:PORT says that its actors' metrics are."""
     status, text = page(learner, "/actors")
     assert status == 200
     return [target for group in json.loads(text) for target in group["targets"]]
 
 
 def entries(party: Party) -> list[dict[str, object]]:
-    """Its log, every line of which is a JSON object."""
+    """Reads a log, every line of which is a JSON object."""
     return [json.loads(line) for line in party.lines()]
 
 

@@ -61,7 +61,7 @@ processes.set_forkserver_preload(["tests.parts.warm"])
 
 
 def guarded(run: Callable[[], None]) -> None:
-    """What the command line does with a process's end."""
+    """Does what the command line does with a process's end."""
     try:
         run()
     except ClewError as error:
@@ -108,7 +108,7 @@ class House:
         return [json.loads(line) for line in (self.run_dir / "updates.jsonl").read_text().splitlines()]
 
     def hashes(self, updates: int = UPDATES) -> list[str]:
-        """Of theta after every update."""
+        """Returns the hash of theta after every update."""
         records = self.journal()
         assert [record["update"] for record in records] == list(range(1, updates + 1))
         return [record["theta_sha256"] for record in records]

@@ -58,7 +58,7 @@ class Tap(Proxy):
 
 @pytest.fixture
 def keys(place: Place) -> Path:
-    """Of a learner, and of actors named ann and bob."""
+    """Makes keys of a learner, and of actors named ann and bob."""
     made = place.folder / "keys"
     keyring.new(made)
     for name in ("ann", "bob"):
@@ -230,7 +230,7 @@ def test_a_peer_of_an_old_protocol_of_which_no_address_is_known_is_heard_like_an
 
 
 def noise(rng: random.Random) -> bytes:
-    """What strangers say first."""
+    """Makes what strangers say first."""
     match rng.randrange(6):
         case 0:
             return rng.randbytes(rng.randrange(300))
@@ -259,7 +259,7 @@ def disturb(port: int, rng: random.Random, held: ExitStack) -> None:
 
 
 def files(party: Party) -> int:
-    """How many it has open."""
+    """Counts the files that a process has open."""
     return len(os.listdir(f"/proc/{party.process.pid}/fd"))
 
 
