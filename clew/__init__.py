@@ -139,7 +139,9 @@ class Run:
         Raises ClewError where there is no maze or no attempt, or more of them than the memory holds.
         """
         if not mazes or attempts < 1:
-            raise ClewError(f"{len(mazes)} mazes and {attempts} attempts are nothing to try; give one of each or more")
+            raise ClewError(
+                f"a trial needs a maze and an attempt, got {len(mazes)} and {attempts}; give one of each or more"
+            )
         if len(mazes) * attempts > study.OUTCOMES:
             raise ClewError(
                 f"{len(mazes)} mazes times {attempts} attempts are more than {study.OUTCOMES:,}; give fewer of either"
@@ -190,7 +192,7 @@ def train(
 
     require("torch", "safetensors")
     if actors < 1:
-        raise ClewError(f"{actors} actors make no attempts; give actors=1 or more")
+        raise ClewError(f"training needs an actor, got actors={actors}; give actors=1 or more")
     if isinstance(config, str | Path):
         config = load_config(Path(config))
     settings, folder = config if isinstance(config, Config) else validated(config), Path(run_dir)

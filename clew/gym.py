@@ -70,7 +70,7 @@ class Setting:
           settings: other settings of `maze` in the config, such as `exit="corner"` or `traps=0.1`.
         """
         if attempts < 1:
-            raise ClewError(f"an episode of {attempts} attempts is none; give attempts=1 or more")
+            raise ClewError(f"an episode needs an attempt, got attempts={attempts}; give attempts=1 or more")
         if render_mode not in (None, *MazeEnv.metadata["render_modes"]):
             raise ClewError(f"render_mode must be ansi, rgb_array or None, got {render_mode!r}")
         self.config: Config = validated(
@@ -180,7 +180,7 @@ class MazeVectorEnv(gymnasium.vector.VectorEnv[Bits, npt.NDArray[np.int64], npt.
     def __init__(self, num_envs: int = 1, *args: Any, **options: Any) -> None:
         """Raises ClewError where the options, which are those of `Setting`, are of no use."""
         if num_envs < 1:
-            raise ClewError(f"{num_envs} environments are none; give num_envs=1 or more")
+            raise ClewError(f"one environment at least is needed, got num_envs={num_envs}; give num_envs=1 or more")
         self._setting = Setting(*args, **options)
         self._robots = self._setting.robots(num_envs)
         self._random_W = [seeding.np_random() for _ in range(num_envs)]  # random numbers and their seed

@@ -69,7 +69,7 @@ def sample(
     """
     config = validated({"maze": {"family": family, "side": side, **settings}})
     if count < 1:
-        raise ClewError(f"{count} mazes are none; give count=1 or more")
+        raise ClewError(f"one maze at least is needed, got count={count}; give count=1 or more")
     require_seed(seed)
     if held_out:
         drawn = exam.held_out(config, None, None, count, seed)
@@ -81,9 +81,9 @@ def sample(
 
 
 def require_seed(seed: int) -> None:
-    """Raises ClewError where a seed is none."""
+    """Raises ClewError where a seed is negative."""
     if seed < 0:
-        raise ClewError(f"a seed is 0 or more, got {seed}; give another")
+        raise ClewError(f"a seed must be 0 or more, got {seed}; give another")
 
 
 def from_gymnasium(env: object) -> Maze:

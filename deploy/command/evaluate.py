@@ -20,11 +20,11 @@ Mazes = Annotated[
     typer.Option(metavar="FILE...", help="Maze files; without any, held-out mazes are drawn."),
 ]
 # Typer's options take one value each, so `--mazes a.txt b.txt` leaves the second file to this.
-MoreMazes = Annotated[list[Path] | None, typer.Argument(hidden=True)]
+MoreMazes = Annotated[list[Path] | None, typer.Argument(metavar="FILE", hidden=True)]
 
 
 def evaluate(
-    run_dir: Annotated[Path, typer.Argument(help="A run's directory.")],
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's directory.")],
     mazes: Mazes = None,
     more_mazes: MoreMazes = None,
     family: Annotated[str | None, typer.Option(help="Family of the held-out mazes, instead of the run's own.")] = None,

@@ -30,7 +30,7 @@ PACKAGES = {Form.TENSORBOARD: ("tensorboardX",), Form.CSV: (), Form.PARQUET: ("p
 
 
 def export(
-    run_dir: Annotated[Path, typer.Argument(help="A run's directory.")],
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's directory.")],
     form: Annotated[Form, typer.Option("--to", help="What to write: TensorBoard's events, CSV or Parquet.")],
     out: Annotated[
         Path | None,

@@ -20,7 +20,7 @@ from protocol.wire.keys import NAME, key_pair, names_in, read_allowed, require_o
 
 app = typer.Typer(help="Make and revoke the keys of the learner and its actors.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The name of an actor, or of a machine's actors.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of an actor, or of a machine's actors.")]
 Keys = Annotated[Path, typer.Option("--keys", metavar="DIR", help="The directory that `clew keys new` made.")]
 HERE = Path("keys")
 
@@ -52,7 +52,7 @@ def add(name: Name, folder: Keys = HERE) -> None:
     if not NAME.fullmatch(name):
         raise ClewError(
             f"{name!r} is no name for an actor's key; give 63 characters at most, of A-Z, a-z, 0-9 and, "
-            "but for the first, '.', '_' and '-', and not 'learner'"
+            "after the first, '.', '_' and '-', and not 'learner'"
         )
     with mendable(folder):
         if name in names_in(allowed(folder)):
