@@ -1,5 +1,6 @@
 # make train | make test | make test-deploy | make soak | make bench.
-# Everything lives in .venv; nothing else on the machine is touched, but that test-deploy keeps images in Docker.
+# Everything lives in .venv, and runs in runs; nothing else on the machine is touched, except that test-deploy keeps
+# images in Docker.
 # make test PYTHON=python3.12 takes another Python, in .venv-python3.12. Versions are those of constraints.txt.
 
 PYTHON ?= python3
