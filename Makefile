@@ -1,4 +1,4 @@
-# make train | make test | make test-deploy | make soak | make bench.
+# make train | make test | make test-deploy | make soak | make bench | make clean.
 # Everything lives in .venv, and runs in runs; nothing else on the machine is touched, except that test-deploy keeps
 # images in Docker.
 # make test PYTHON=python3.12 takes another Python, in .venv-python3.12. Versions are those of constraints.txt.
