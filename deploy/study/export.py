@@ -12,6 +12,7 @@ from learner.record import Record
 from protocol.config import ClewError
 
 SUFFIX = ".clew"  # of the events that clew writes, and of no others
+BEGINNINGS = {"csv": f"{COLUMNS[0]},".encode(), "parquet": b"PAR1"}  # of a table in each form that is a file
 
 
 class Table(Protocol):
@@ -55,7 +56,8 @@ class ParquetTable:
 
         kinds = {"theta_sha256": pyarrow.string(), **dict.fromkeys(COUNTS, pyarrow.int64())}
         schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in COLUMNS])
-        parquet.write_table(pyarrow.Table.from_pylist(self._rows, schema), self._path)
+        with self._path.open("wb") as file:  # of a path, pyarrow would remove what it cannot write to
+            parquet.write_table(pyarrow.Table.from_pylist(self._rows, schema), file)
 
 
 class Events:
@@ -117,4 +119,15 @@ def _opened(form: str, path: Path, begun: float) -> Table:
     if form == "tensorboard":
         return Events(path, begun)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _require_table(form, path)
     return CsvTable(path) if form == "csv" else ParquetTable(path)
+
+
+def _require_table(form: str, path: Path) -> None:
+    """Raises ClewError where a table would take the place of anything but a former one: of a run's records, say."""
+    if path.is_file():
+        beginning = BEGINNINGS[form]
+        with path.open("rb") as file:
+            found = file.read(len(beginning))
+        if found not in (b"", beginning):
+            raise ClewError(f"{path} holds something else than {form} of updates; give --out another path")

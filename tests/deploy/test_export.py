@@ -170,6 +170,30 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
         assert_refused(clew("export", tmp_path, "--to", form, "--out", out, folder=tmp_path), "give --out another path")
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_table_takes_the_place_of_a_former_one_and_of_no_other_file(form: str, tmp_path: Path) -> None:
+    written(tmp_path, 1)
+    records, table = tmp_path / "updates.jsonl", tmp_path / "table"
+    (tmp_path / "link").symlink_to(records)
+    former = records.read_bytes()
+    for name in ("updates.jsonl", "link"):
+        with pytest.raises(ClewError, match=f"{name} holds something else than {form} of updates; give --out another"):
+            export(tmp_path, form, tmp_path / name, lambda _: False)
+    assert records.read_bytes() == former
+    table.touch()
+    assert [export(tmp_path, form, table, lambda _: False) for _ in range(2)] == [1, 1]
+
+
+def test_what_a_table_cannot_be_written_to_is_left_there(tmp_path: Path) -> None:
+    written(tmp_path, 1)
+    device = tmp_path / "full"
+    device.symlink_to("/dev/full")
+    for form in ("csv", "parquet"):
+        with pytest.raises(ClewError, match=r"No space left on device.*; give --out another path"):
+            export(tmp_path, form, device, lambda _: False)
+    assert device.is_symlink()
+
+
 def test_a_missing_package_is_named_with_the_extra_that_brings_it() -> None:
     with pytest.raises(ClewError, match=r"^never_made not found: run pip install 'clew\[export\]'$"):
         require("never_made", extra="export")
