@@ -80,7 +80,10 @@ class Tally:
         """The time left, as text."""
         if not self.is_timed:
             return "-:--:--"
-        return str(timedelta(seconds=round((self.total - self.update) / self._batches_per_s)))
+        try:
+            return str(timedelta(seconds=round((self.total - self.update) / self._batches_per_s)))
+        except OverflowError:
+            return "millennia"
 
 
 class Display:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from deploy.command.display import Display, Tally, line, panel
-from protocol.config import Config
+from protocol.config import Config, RunConfig
 from tests.parts.records import record_of
 
 
@@ -56,3 +56,12 @@ def test_the_first_line_comes_as_soon_as_it_can_say_how_fast_the_run_is(capsys: 
             tally.add(record_of(update))
         display.show(tally, 2)
     assert [text.split("  ")[0] for text in capsys.readouterr().out.splitlines()] == ["update 2/1000"]
+
+
+@pytest.mark.parametrize("updates", [10**15, 10**400])
+def test_a_run_without_an_end_in_sight_is_shown_like_any_other(updates: int) -> None:
+    tally = Tally(Config(run=RunConfig(updates=updates)), 7)
+    for update in (8, 9):
+        tally.add(record_of(update))
+    for text in (line(tally, 2), shown_as_panel(tally)):
+        assert "millennia left" in text
