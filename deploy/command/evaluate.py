@@ -13,7 +13,7 @@ import typer
 from deploy.process.heap import keep_freed_memory
 from deploy.process.output import Json, show
 from deploy.process.versions import require
-from protocol.config import ClewError
+from protocol.config import MAX_SIDE, ClewError
 
 Mazes = Annotated[
     list[Path] | None,
@@ -28,7 +28,9 @@ def evaluate(
     mazes: Mazes = None,
     more_mazes: MoreMazes = None,
     family: Annotated[str | None, typer.Option(help="Family of the held-out mazes, instead of the run's own.")] = None,
-    side: Annotated[int | None, typer.Option(help="Side of the held-out mazes, instead of the run's own.")] = None,
+    side: Annotated[
+        int | None, typer.Option(min=5, max=MAX_SIDE, help="Side of the held-out mazes, instead of the run's own.")
+    ] = None,
     count: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, help="How many held-out mazes to draw; 500 if not given.")
     ] = None,

@@ -69,8 +69,8 @@ def _settings(config: MazeConfig, family: str | None, side: int | None) -> Itera
     """Yields a setting for each pair of a family and a side; the mazes of a file have sides of their own."""
     if family == "file" and not config.path:
         raise ClewError("the run has no maze file to draw from; name files with --mazes FILE instead of --family file")
-    sides = (side,) if side else config.sides
-    for each in (family,) if family else config.families:
+    sides = config.sides if side is None else (side,)
+    for each in config.families if family is None else (family,):
         for one in sides[:1] if each == "file" else sides:
             if each in ODD_SIDES and one % 2 == 0:
                 raise ClewError(f"the mazes of family '{each}' have odd sides, got {one}; give --side an odd number")

@@ -618,7 +618,10 @@ def test_mazes_of_several_files_and_sizes_are_evaluated_together(trained: Path) 
         ("--mazes none.txt", "none.txt"),
         ("--mazes one.txt --side 9", "--side is for mazes that are drawn"),
         ("--family cave", "--family must be 'perfect'.*got 'cave'"),
+        ("--family=", "--family must be 'perfect'.*got ''"),
         ("--side 10", "odd sides, got 10"),
+        ("--side 0", "--side must be .* 5, got '0'; change --side"),
+        ("--side 128", "--side must be .* 127, got '128'; change --side"),
         ("--horizon 2", "--horizon 2 is too short: .* perfect 5x5:.*; give --horizon"),
     ],
 )
