@@ -19,6 +19,8 @@ from protocol.world import families
 from protocol.world.cells import Ints
 from protocol.world.maze import Mazes, read_mazes, shortest_M
 
+AT_ONCE = 100  # mazes whose ways are measured together: what that takes is many times what the mazes take
+
 
 @dataclass(frozen=True)
 class Exam:
@@ -90,7 +92,9 @@ def _setting(config: MazeConfig, family: str, side: int) -> MazeConfig:
 
 def of(names: Sequence[str], kinds: Sequence[str], mazes: Mazes, config: Config, horizon: int | None = None) -> Exam:
     """Makes an exam of any mazes, with the run's horizons, or with one horizon for all."""
-    steps_M, horizon_M = shortest_M(mazes), horizons(mazes, config)
+    some = range(0, len(mazes), AT_ONCE)
+    steps_M = np.concatenate([shortest_M(mazes[first : first + AT_ONCE]) for first in some])
+    horizon_M = horizons(mazes, config)
     if horizon is not None:
         _check(horizon, names, steps_M)
         horizon_M = np.full(len(mazes), horizon, np.int32)

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections import deque
 from pathlib import Path
 
@@ -444,6 +445,18 @@ def test_more_outcomes_than_memory_holds_are_refused(run_dir: Path) -> None:
     result = clew("evaluate", run_dir, "--count", 1_000, "--robots", 1_000_000)
     assert (result.returncode, result.stdout) == (2, "")
     assert "lower --count, --robots or --attempts" in result.stderr
+
+
+def test_many_large_mazes_take_little_more_memory_than_their_cells() -> None:
+    config = MazeConfig(family="blocks", side=63)
+    one = families.sample(config, 1, np.random.default_rng(0), held_out=True)
+    mazes = Mazes.concatenate([one, Mazes.from_text("SE"), *[one] * 998])
+    tracemalloc.start()
+    found = exam.of([""] * len(mazes), [""] * len(mazes), mazes, TINY)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 * mazes.cells  # in bytes: where each move leads takes twice as much
+    assert found.shortest_M.tolist() == [ahead := int(exam.of([""], [""], one, TINY).shortest_M[0]), 1, *[ahead] * 998]
 
 
 def test_a_checkpoint_of_another_design_is_refused(tmp_path: Path) -> None:
