@@ -66,7 +66,7 @@ class Shown:
 
 def one_maze(text: str) -> Mazes:
     """Reads a maze from its text, in either of clew's two forms; raises ClewError where the page does not take it."""
-    count = len(re.split(r"\n\s*\n", text.strip()))
+    count = len(re.split(r"\n\s*\n", re.sub(r"\r\n?", "\n", text.removeprefix("\ufeff").strip())))
     if count > 1:
         raise MazeError(f"the text holds {count} mazes, and the page takes one; leave the others out")
     mazes = Mazes.from_text(text)

@@ -157,6 +157,11 @@ def test_the_form_of_competitions_is_read(page: Served) -> None:
     assert told == {"maze": "S.E", "shortest": 2}
 
 
+def test_line_ends_and_a_mark_of_byte_order_make_no_second_maze(page: Served) -> None:
+    for text in ("\ufeff\n\nS.\n.E", "S.\r.E\r\r", "\r\n\r\nS.\r\n.E\r\n"):
+        assert page.post("/read", {"maze": text}).told == {"maze": "S.\n.E", "shortest": 2}
+
+
 def test_the_parameters_that_ship_walk_the_shortest_way_from_the_second_attempt_on() -> None:
     run = shipped.load()
     assert shipped.FILE.stat().st_size < 100_000
@@ -283,6 +288,8 @@ def test_ctrl_c_ends_the_page_while_somebody_watches(tmp_path: Path) -> None:
         ("/try", {"maze": "S#E"}, "no way leads from the start to an exit; open a wall"),
         ("/try", {"maze": "S" + 99 * "." + "E"}, "takes 63 by 63 at most"),
         ("/try", {"maze": "SE\n\nSE"}, "the text holds 2 mazes, and the page takes one"),
+        ("/try", {"maze": "SE\r\n \r\nSE\r\n"}, "the text holds 2 mazes, and the page takes one"),
+        ("/read", {"maze": "SE\r\rSE\r"}, "the text holds 2 mazes, and the page takes one"),
         ("/try", {"maze": "\n".join(["S" + 62 * "."] + 61 * [63 * "."] + [62 * "." + "E"]), "attempts": 50}, "ask for"),
         ("/read", {"maze": "S!E"}, "'!' is not a cell"),
         ("/read", b"[" * 10_000, "the request: "),
