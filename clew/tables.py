@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,6 +87,8 @@ def _table(env: Any) -> _Table:
         if state not in steps:
             steps[state] = [_certain(table, state, action) for action in range(A)]
             todo += [step.to for step in steps[state] if not step.ends]
+    if not any(step.ends for four in steps.values() for step in four):
+        raise _NoMazeError("no move ends an episode, and a maze has an exit")
     return _Table(start, len(table), steps)
 
 
@@ -93,7 +97,10 @@ def _start(env: Any) -> int:
     chances = getattr(env, "initial_state_distrib", None)
     if chances is None:
         state, _ = env.reset(seed=0)
-        return int(state)
+        try:
+            return operator.index(state)
+        except TypeError:
+            raise _NoMazeError(f"episodes begin in {state!r}, which is not the number of a state") from None
     starts = np.flatnonzero(chances)
     if len(starts) != 1:
         raise _NoMazeError(f"episodes begin in {len(starts)} states, and a maze has one start")
@@ -103,7 +110,11 @@ def _start(env: Any) -> int:
 def _certain(table: Any, state: int, action: int) -> _Step:
     """Returns what an action does in a state, if that is certain."""
     try:
-        outcomes = {(int(to), bool(ends)): reward for chance, to, reward, ends in table[state][action] if chance > 0}
+        outcomes = {
+            (operator.index(to), bool(ends)): float(reward)
+            for chance, to, reward, ends in table[state][action]
+            if chance > 0
+        }
     except (KeyError, IndexError, TypeError, ValueError):
         raise _NoMazeError(f"P[{state}][{action}] is no list of (chance, next state, reward, end)") from None
     if len(outcomes) != 1:
@@ -112,15 +123,19 @@ def _certain(table: Any, state: int, action: int) -> _Step:
             "(is_slippery=False makes some environments so)"
         )
     (((to, ends), reward),) = outcomes.items()
-    return _Step(to, float(reward), ends)
+    if math.isnan(reward):
+        raise _NoMazeError(f"the reward of action {action} in state {state} is not a number")
+    return _Step(to, reward, ends)
 
 
 def _shapes(env: Any, states: int) -> Iterator[Cell]:
     """Yields the shape that an environment says its grid has, or all shapes with that many cells."""
-    for told in (getattr(env, "shape", None), np.shape(getattr(env, "desc", ()))):
-        if isinstance(told, tuple) and len(told) == 2 and told[0] * told[1] == states:
-            yield told
-            return
+    for told in (getattr(env, "shape", None), np.array(getattr(env, "desc", ()), object).shape):
+        if isinstance(told, tuple) and [isinstance(one, int | np.integer) for one in told] == [True, True]:
+            rows, columns = map(int, told)
+            if rows * columns == states:
+                yield rows, columns
+                return
     yield from ((states // columns, columns) for columns in range(1, states + 1) if states % columns == 0)
 
 

@@ -87,9 +87,33 @@ def two_starts() -> Any:
     return env
 
 
+def from_nowhere() -> Any:
+    env = table_of("S.\n.E")
+    env.reset, env.initial_state_distrib = lambda seed: ("here", {}), None
+    return env
+
+
+def of_reward(reward: object) -> Any:
+    env = table_of("S.\n.E")
+    env.P[1][2] = [(1.0, 3, reward, True)]
+    return env
+
+
+def without_end() -> Any:
+    env = table_of("S.\n.E")
+    for moves in env.P.values():
+        for move, ((chance, to, reward, _),) in moves.items():
+            moves[move] = [(chance, to, reward, False)]
+    return env
+
+
 @pytest.mark.parametrize(
     ("env", "sentence"),
     [
+        (from_nowhere(), "episodes begin in 'here', which is not the number of a state"),
+        (of_reward(None), r"P\[1\]\[2\] is no list of \(chance, next state, reward, end\)"),
+        (of_reward(float("nan")), "the reward of action 2 in state 1 is not a number"),
+        (without_end(), "no move ends an episode, and a maze has an exit"),
         (gymnasium.make("FrozenLake-v1"), r"FrozenLake-v1 is no maze: action 0 in state 0 can end in 2 ways"),
         (gymnasium.make("CliffWalking-v1", is_slippery=True), r"can end in 2 ways, .*is_slippery=False"),
         (gymnasium.make("Taxi-v4"), r"its actions are Discrete\(6\), and a maze has 4 moves"),
