@@ -148,6 +148,9 @@ def _sentence(detail: ErrorDetails) -> str:
         close = closest(path[-1], known)
         hint = f"did you mean {'.'.join([*parents, close])}?" if close else f"choose from {', '.join(known)}"
         return f"unknown setting {name}; {hint}"
+    if detail["type"] == "model_type":
+        tree = f"a section of settings, [{name}]" if name else "a tree of settings, such as {'maze': {'side': 9}}"
+        return f"{name or 'a config'} must be {tree}, got {shortened(detail['input'])}; change it"
     wanted = detail["msg"].removeprefix("Input ").removeprefix("should be ")
     setting = ".".join(path[:2])  # without the place in a list
     return f"{setting} must be {wanted[0].lower()}{wanted[1:]}, got {shortened(detail['input'])}; change {setting}"
