@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from clew.mazes import Maze, from_gymnasium, read_mazes, require_seed, sample
+from clew.mazes import Maze, from_gymnasium, mazes_of, read_mazes, require_whole, sample
 from deploy.process.settings import load as load_config
 from deploy.process.settings import validated
 from deploy.study import evaluate as study
@@ -132,21 +132,19 @@ class Run:
     config: Config
     theta: Floats = field(repr=False)  # [P] the newest parameters
 
-    def adapt(self, mazes: Sequence[Maze], attempts: int = 10, seed: int = 0) -> Trial:
+    def adapt(self, mazes: Maze | Sequence[Maze], attempts: int = 10, seed: int = 0) -> Trial:
         """Tries each maze, adapting between attempts, as `clew evaluate --attempts … --seed … --robots 1` does.
 
         A maze that is given several times gets as many robots. The config's own number of inner steps plays no part.
         Raises ClewError where there is no maze or no attempt, or more of them than the memory holds.
         """
-        if not mazes or attempts < 1:
-            raise ClewError(
-                f"a trial needs a maze and an attempt, got {len(mazes)} and {attempts}; give one of each or more"
-            )
+        mazes = mazes_of(mazes)
+        require_whole("attempts", attempts)
+        require_whole("seed", seed, least=0)
         if len(mazes) * attempts > study.OUTCOMES:
             raise ClewError(
                 f"{len(mazes)} mazes times {attempts} attempts are more than {study.OUTCOMES:,}; give fewer of either"
             )
-        require_seed(seed)
         config = study.adapting(self.config, attempts, None)
         names, grid = [maze.name for maze in mazes], grids.Mazes.concatenate([maze.grid for maze in mazes])
         wanted = exam.of(names, [""] * len(mazes), grid, config)
@@ -191,8 +189,7 @@ def train(
     from deploy.process.versions import require
 
     require("torch", "safetensors")
-    if actors < 1:
-        raise ClewError(f"training needs an actor, got actors={actors}; give actors=1 or more")
+    require_whole("actors", actors)
     if isinstance(config, str | Path):
         config = load_config(Path(config))
     settings, folder = config if isinstance(config, Config) else validated(config), Path(run_dir)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clew.mazes import Maze
+from clew.mazes import Maze, mazes_of, require_whole
 from clew.robots import Bits, Robots, Wide
 from deploy.process.settings import validated
 from deploy.study import pixels
@@ -69,8 +69,7 @@ class Setting:
           render_mode: ansi, rgb_array or None.
           settings: other settings of `maze` in the config, such as `exit="corner"` or `traps=0.1`.
         """
-        if attempts < 1:
-            raise ClewError(f"an episode needs an attempt, got attempts={attempts}; give attempts=1 or more")
+        require_whole("attempts", attempts)
         if render_mode not in (None, *MazeEnv.metadata["render_modes"]):
             raise ClewError(f"render_mode must be ansi, rgb_array or None, got {render_mode!r}")
         self.config: Config = validated(
@@ -81,7 +80,7 @@ class Setting:
             }
         )
         self.render_mode, self._attempts, self._held_out = render_mode, attempts, held_out
-        given = [mazes] if isinstance(mazes, Maze) else mazes or ()
+        given = [] if mazes is None else mazes_of(mazes)
         self._given = [NamedMaze(maze.name, maze.grid) for maze in given]
 
     def robots(self, count: int) -> Robots:
@@ -126,6 +125,7 @@ class MazeEnv(gymnasium.Env[Bits, np.int64]):
         """Raises ClewError where the options, which are those of `Setting`, are of no use."""
         self._setting = Setting(*args, **options)
         self._robots = self._setting.robots(1)
+        self._drawn: NamedMaze | None = None
         self.config, self.render_mode = self._setting.config, self._setting.render_mode
         self.observation_space = spaces.MultiBinary(self._robots.bits)
         self.action_space = spaces.Discrete(A)
@@ -133,7 +133,7 @@ class MazeEnv(gymnasium.Env[Bits, np.int64]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Bits, dict[str, Any]]:
         """Draws a maze, puts a robot at its start that knows nothing of it, and returns observation [F] and info."""
         super().reset(seed=seed)
-        self._maze = self._setting.drawn(self.np_random)
+        self._drawn = self._setting.drawn(self.np_random)
         self._robots.begin(np.arange(1), self._maze.maze)
         return self._seen()
 
@@ -144,7 +144,7 @@ class MazeEnv(gymnasium.Env[Bits, np.int64]):
         horizon has, and info.
         """
         if self._robots.over_W[0]:
-            raise gymnasium.error.ResetNeeded("the episode has ended; call reset()")
+            raise gymnasium.error.ResetNeeded("no episode is under way; call reset()")
         reward_W, ended_W, late_W = self._robots.go(np.array([action]))
         observation, info = self._seen()
         return observation, float(reward_W[0]), bool(ended_W[0]), bool(late_W[0]), info
@@ -163,6 +163,13 @@ class MazeEnv(gymnasium.Env[Bits, np.int64]):
         """Returns the maze with the robot in it: as text, or as a picture with the way of this attempt."""
         return self._setting.rendered(self._maze.maze, self._robots.way_W[0])
 
+    @property
+    def _maze(self) -> NamedMaze:
+        """Returns the maze of this episode; raises ResetNeeded before the first."""
+        if self._drawn is None:
+            raise gymnasium.error.ResetNeeded("no maze has been drawn; call reset()")
+        return self._drawn
+
     def _seen(self) -> tuple[Bits, dict[str, Any]]:
         """Returns the observation, and what else there is to know."""
         observation_WF, info = self._robots.seen()
@@ -179,8 +186,7 @@ class MazeVectorEnv(gymnasium.vector.VectorEnv[Bits, npt.NDArray[np.int64], npt.
 
     def __init__(self, num_envs: int = 1, *args: Any, **options: Any) -> None:
         """Raises ClewError where the options, which are those of `Setting`, are of no use."""
-        if num_envs < 1:
-            raise ClewError(f"one environment at least is needed, got num_envs={num_envs}; give num_envs=1 or more")
+        require_whole("num_envs", num_envs)
         self._setting = Setting(*args, **options)
         self._robots = self._setting.robots(num_envs)
         self._random_W = [seeding.np_random() for _ in range(num_envs)]  # random numbers and their seed
@@ -202,7 +208,7 @@ class MazeVectorEnv(gymnasium.vector.VectorEnv[Bits, npt.NDArray[np.int64], npt.
             environment without one goes on with the random numbers that it has.
           options: `reset_mask`, an array of booleans, names the environments to be reset; the others stay as they are.
         """
-        if isinstance(seed, int):
+        if isinstance(seed, int | float | np.number):  # what is no seed is refused below, by Gymnasium
             seed = [seed + number for number in range(self.num_envs)]
         seeds = [None] * self.num_envs if seed is None else seed
         if len(seeds) != self.num_envs:
@@ -219,8 +225,7 @@ class MazeVectorEnv(gymnasium.vector.VectorEnv[Bits, npt.NDArray[np.int64], npt.
 
     def step(self, actions: npt.NDArray[np.int64]) -> tuple[Bits, Wide, Bools, Bools, dict[str, Any]]:
         """Makes a move in each environment, or resets it: returns an array of each of what `MazeEnv.step` returns."""
-        if len(self._mazes) < self.num_envs:
-            raise gymnasium.error.ResetNeeded("not every environment has been reset; call reset()")
+        self._require_reset()
         begun = np.flatnonzero(self._robots.over_W)
         # All move, since a move of those that are about to begin does no harm.
         reward_W, ended_W, late_W = self._robots.go(np.asarray(actions))
@@ -232,6 +237,7 @@ class MazeVectorEnv(gymnasium.vector.VectorEnv[Bits, npt.NDArray[np.int64], npt.
 
     def render(self) -> tuple[Any, ...]:
         """Returns what each environment would show."""
+        self._require_reset()
         return tuple(self._setting.rendered(self._mazes[at], way) for at, way in enumerate(self._robots.way_W))
 
     @property  # type: ignore[misc]
@@ -243,6 +249,11 @@ class MazeVectorEnv(gymnasium.vector.VectorEnv[Bits, npt.NDArray[np.int64], npt.
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
         """Returns the seed of the random numbers of each environment."""
         return tuple(seed for _, seed in self._random_W)
+
+    def _require_reset(self) -> None:
+        """Raises ResetNeeded where an environment has no maze so far."""
+        if len(self._mazes) < self.num_envs:
+            raise gymnasium.error.ResetNeeded("not every environment has been reset; call reset()")
 
     def _begin(self, numbers: Indices) -> None:
         """Draws a maze for each of some environments, and puts their robots at the starts."""

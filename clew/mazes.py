@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from clew import tables
-from deploy.process.settings import validated
+from deploy.process.settings import shortened, validated
 from deploy.study import exam
 from protocol.config import ClewError
-from protocol.world import families
 from protocol.world import maze as grids
 
 
@@ -27,6 +27,8 @@ class Maze:
 
     def __post_init__(self) -> None:
         """Raises ClewError where the text is not one maze with a way to an exit."""
+        if not isinstance(self.text, str):
+            raise ClewError(f"a maze is drawn as text, got {shortened(self.text)}; give lines such as 'S.\\n.E'")
         if len(self.grid) != 1:
             raise ClewError(f"the text holds {len(self.grid)} mazes, and a Maze is one; use clew.read_mazes for files")
 
@@ -56,34 +58,44 @@ def read_mazes(path: str | Path) -> list[Maze]:
 
 
 def sample(
-    family: str, side: int, count: int = 1, seed: int = 0, *, held_out: bool = True, **settings: object
+    family: str | Sequence[str],
+    side: int | Sequence[int],
+    count: int = 1,
+    seed: int = 0,
+    *,
+    held_out: bool = True,
+    **settings: object,
 ) -> list[Maze]:
     """Draws mazes of a family, be it one of clew's or the "MODULE:FUNCTION" of your own; raises ClewError.
 
     Args:
-      side: cells along one edge, walls included.
+      family: one, or a list: each has an equal share.
+      side: cells along one edge, walls included; or a list.
       count: how many mazes to draw.
       seed: the same seed gives the same mazes, as `clew evaluate --seed` does.
       held_out: draws from the one maze in ten that no training ever sees, or from the other nine.
       settings: other settings of `maze` in the config, such as `exit="corner"` or `density=0.4`.
     """
     config = validated({"maze": {"family": family, "side": side, **settings}})
-    if count < 1:
-        raise ClewError(f"one maze at least is needed, got count={count}; give count=1 or more")
-    require_seed(seed)
-    if held_out:
-        drawn = exam.held_out(config, None, None, count, seed)
-        mazes, names = drawn.mazes, drawn.names
-    else:
-        mazes = families.sample(config.maze, count, np.random.default_rng([seed, 1]), held_out=False)
-        names = tuple(f"{exam.kind_of(config.maze)}:{number}" for number in range(1, count + 1))
+    require_whole("count", count)
+    require_whole("seed", seed, least=0)
+    names, _, mazes = exam.drawn(config.maze, None, None, count, seed, held_out=held_out)
     return [Maze(mazes.to_text(at), name) for at, name in enumerate(names)]
 
 
-def require_seed(seed: int) -> None:
-    """Raises ClewError where a seed is negative."""
-    if seed < 0:
-        raise ClewError(f"a seed must be 0 or more, got {seed}; give another")
+def mazes_of(given: object) -> list[Maze]:
+    """Returns one maze or several as a list; raises ClewError where there is none, or something else."""
+    all_given = list(given) if isinstance(given, Iterable) else [given]
+    mazes = [one for one in all_given if isinstance(one, Maze)]
+    if not mazes or len(mazes) < len(all_given):
+        raise ClewError(f"mazes must be a clew.Maze or several, got {shortened(given)}; see clew.Maze and clew.sample")
+    return mazes
+
+
+def require_whole(name: str, value: object, least: int = 1) -> None:
+    """Raises ClewError where a number is not whole, or too small."""
+    if not isinstance(value, int | np.integer) or value < least:
+        raise ClewError(f"{name} must be a whole number from {least} on, got {shortened(value)}; change {name}")
 
 
 def from_gymnasium(env: object) -> Maze:

@@ -96,7 +96,8 @@ class Robots:
 
         Those whose episodes had ended before move too, and what is returned of them means nothing.
         """
-        if move_W.shape != self.over_W.shape or not ((move_W >= 0) & (move_W < A)).all():
+        is_whole = move_W.shape == self.over_W.shape and move_W.dtype.kind in "iu"
+        if not is_whole or not ((move_W >= 0) & (move_W < A)).all():
             raise ClewError(f"{len(self.over_W)} moves, each from 0 to {A - 1}, are wanted, got {move_W.tolist()}")
         move_W, at_W = move_W.astype(np.uint8), self._at_W
         to_W = self._ahead_AY[move_W, at_W]

@@ -36,22 +36,29 @@ class Exam:
 def held_out(
     config: Config, family: str | None, side: int | None, count: int, seed: int, horizon: int | None = None
 ) -> Exam:
-    """Draws `count` mazes that training can never have seen.
+    """Draws `count` mazes that training can never have seen, as `drawn` does."""
+    return of(*drawn(config.maze, family, side, count, seed), config, horizon)
+
+
+def drawn(
+    config: MazeConfig, family: str | None, side: int | None, count: int, seed: int, *, held_out: bool = True
+) -> tuple[list[str], list[str], Mazes]:
+    """Draws `count` mazes of one side of the split, and returns their names, their kinds, and them.
 
     They are of the run's own families and sides, or of those given instead; each pair of the two has an equal share.
     """
     rng = np.random.default_rng([seed, 1])
-    settings = list(_settings(config.maze, family, side))
+    settings = list(_settings(config, family, side))
     share, rest = divmod(count, len(settings))
     more = rng.permutation(len(settings)) < rest
     names, kinds, parts = [], [], []
     for setting, extra in zip(settings, more.tolist(), strict=True):
         some = share + extra
         if some:
-            parts.append(families.sample(setting, some, rng, held_out=True))
+            parts.append(families.sample(setting, some, rng, held_out=held_out))
             kinds += [kind_of(setting)] * some
             names += [f"{kind_of(setting)}:{number}" for number in range(1, some + 1)]
-    return of(names, kinds, Mazes.concatenate(parts), config, horizon)
+    return names, kinds, Mazes.concatenate(parts)
 
 
 def of_files(paths: Sequence[Path], config: Config, horizon: int | None = None) -> Exam:

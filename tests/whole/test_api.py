@@ -167,6 +167,14 @@ def test_mazes_of_either_side_of_the_split_never_meet() -> None:
             assert held_out(maze.grid).tolist() == [side]
 
 
+@pytest.mark.parametrize("held_out", [True, False])
+def test_of_a_list_each_family_and_each_side_has_an_equal_share(held_out: bool) -> None:
+    mazes = clew.sample(["perfect", "blocks"], [7, 9], 8, held_out=held_out)
+    kinds = [f"{family} {side}x{side}" for family in ("perfect", "blocks") for side in (7, 9)]
+    assert [maze.name for maze in mazes] == [f"{kind}:{number}" for kind in kinds for number in (1, 2)]
+    assert [maze.shape for maze in mazes] == [(7, 7), (7, 7), (9, 9), (9, 9)] * 2
+
+
 def test_a_maze_is_its_text() -> None:
     maze = clew.Maze("S.\n#G")
     assert str(maze) == "S.\n#E"
@@ -189,11 +197,17 @@ def outside() -> None:
         (lambda: clew.train({"maze": {"side": 4}}, "never"), r"maze\.side must be greater than or equal to 5, got 4"),
         (lambda: clew.train("never.toml", "never"), "cannot read config never.toml"),
         (lambda: clew.load("never"), "never holds no checkpoint"),
-        (lambda: clew.sample("perfect", 9, count=0), "one maze at least is needed, got count=0; give count=1 or more"),
-        (lambda: clew.sample("perfect", 9, seed=-1), "a seed must be 0 or more, got -1"),
-        (lambda: clew.train({}, "never", actors=0), "training needs an actor, got actors=0"),
-        (lambda: untrained("cells").adapt([]), "a trial needs a maze and an attempt, got 0 and 10"),
-        (lambda: untrained("cells").adapt([clew.Maze("S.E")], seed=-1), "a seed must be 0 or more, got -1"),
+        (lambda: clew.Maze(b"S.E"), r"a maze is drawn as text, got b'S\.E'; give lines such as"),  # type: ignore[arg-type]
+        (lambda: clew.sample("perfect", 9, count=0), "count must be a whole number from 1 on, got 0; change count"),
+        (lambda: clew.sample("perfect", 9, count=2.5), r"count must be .* got 2\.5"),  # type: ignore[arg-type]
+        (lambda: clew.sample("perfect", 9, seed=-1), "seed must be a whole number from 0 on, got -1; change seed"),
+        (lambda: clew.train({}, "never", actors=0), "actors must be a whole number from 1 on, got 0"),
+        (lambda: clew.train(5, "never"), "a config must be a tree of settings, such as .*, got 5; change it"),  # type: ignore[arg-type]
+        (lambda: untrained("cells").adapt([]), r"mazes must be a clew\.Maze or several, got \[\]; see clew\.Maze"),
+        (lambda: untrained("cells").adapt(["S.E"]), r"mazes must be a clew\.Maze or several, got \['S\.E'\]"),  # type: ignore[list-item]
+        (lambda: untrained("cells").adapt(clew.Maze("SE"), 0), "attempts must be a whole number from 1 on, got 0"),
+        (lambda: untrained("cells").adapt(clew.Maze("SE"), "3"), "attempts must be .* got '3'"),  # type: ignore[arg-type]
+        (lambda: untrained("cells").adapt(clew.Maze("SE"), seed=-1), "seed must be a whole number from 0 on, got -1"),
         (lambda: untrained("cells").adapt([clew.Maze("S.E")], 10**9), "1 mazes times 1000000000 attempts are more"),
         (outside, r"cell \(0, 3\) is not in the maze, which has 1 rows of 3 cells"),
     ],

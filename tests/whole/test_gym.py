@@ -211,18 +211,30 @@ def test_a_vector_refuses_what_is_not_meant_in_one_sentence() -> None:
     with pytest.raises(clew.ClewError, match="reset_mask must name one of 3 environments or more"):
         envs.reset(options={"reset_mask": np.zeros(3, np.bool_)})
     envs.reset(seed=0)
-    for moves in ([0, 1], [0, 1, 4], [0, 1, -1]):
+    for moves in ([0, 1], [0, 1, 4], [0, 1, -1], [0, 1, 1.5], ["0", "1", "2"]):
         with pytest.raises(clew.ClewError, match="3 moves, each from 0 to 3, are wanted"):
             envs.step(np.array(moves))
-    with pytest.raises(clew.ClewError, match="give num_envs=1 or more"):
+    with pytest.raises(clew.ClewError, match="num_envs must be a whole number from 1 on, got 0"):
         gymnasium.make_vec(ID, 0)
+    with pytest.raises(gymnasium.error.Error, match="Seed must be a python integer"):
+        envs.reset(seed=np.int64(3))  # type: ignore[arg-type]
+
+
+def test_before_the_first_reset_there_is_nothing_to_see_or_to_do() -> None:
+    env, envs = MazeEnv(side=5, render_mode="ansi"), MazeVectorEnv(2, side=5, render_mode="ansi")
+    for act in (env.render, lambda: env.maze, lambda: env.step(np.int64(0)), envs.render):
+        with pytest.raises(gymnasium.error.ResetNeeded, match=r"call reset\(\)"):
+            act()
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
         ({"side": 8}, "maze side must be odd"),
-        ({"attempts": 0}, "give attempts=1 or more"),
+        ({"attempts": 0}, "attempts must be a whole number from 1 on, got 0; change attempts"),
+        ({"attempts": 2.5}, r"attempts must be a whole number from 1 on, got 2\.5"),
+        ({"mazes": []}, r"mazes must be a clew\.Maze or several, got \[\]"),
+        ({"mazes": "S.E"}, r"mazes must be a clew\.Maze or several, got 'S\.E'"),
         ({"exti": "corner"}, r"did you mean maze\.exit\?"),
         ({"render_mode": "human"}, "render_mode must be ansi, rgb_array or None"),
     ],
