@@ -33,6 +33,12 @@ def run(app: typer.Typer) -> int:
         fault, code = str(error), 1
     except MemoryError:
         fault, code = "there is not enough memory; ask for less at a time", 1
+    except Exception as error:
+        from deploy.process.theirs import fault_of  # takes along what most commands do without
+
+        fault, code = fault_of(error) or "", 2
+        if not fault:
+            raise
     if fault:
         print(f"clew: {printable(fault)}", file=sys.stderr)
     return code

@@ -23,6 +23,7 @@ from deploy.process.fleet import LEARNER_GRACE_S
 from deploy.process.heap import keep_freed_memory
 from deploy.process.roles import run_actor, run_learner
 from deploy.process.status import LOOPBACK
+from deploy.process.theirs import fault_of
 from learner.record import Record
 from protocol.config import ClewError, Config
 
@@ -60,6 +61,11 @@ def learn(config: dict[str, Any], run_dir: str, bind: str, device: str, resume: 
         run_learner(settings, Path(run_dir), bind, where, resume, on_update=tell, metrics_port=metrics_port)
     except ClewError as error:
         tell(error)
+        return 2
+    except Exception as error:
+        if not (fault := fault_of(error)):
+            raise
+        tell(ClewError(fault))
         return 2
     return 0
 

@@ -70,6 +70,10 @@ def endless(steps):
 
 
 number = 7
+
+
+def broken(*arguments):
+    return np.zeros(3)[3]
 '''
 COMBS = ("--set", "maze.family=[perfect,mine:combs]", "--set", "inner.credit_features=mine:time")
 
@@ -282,6 +286,25 @@ def test_the_examples_of_the_readme_work(mine: Path) -> None:
 
 
 # Processes
+
+
+@pytest.mark.parametrize(
+    ("setting", "fault"),
+    [
+        (
+            "maze.family=mine:broken",
+            r"failed \(mine\.py, line \d+, broken\) with IndexError: 'index 3 is out of bounds",
+        ),
+        ("inner.credit=mine:broken", r"failed \(mine\.py, line \d+, broken\) with IndexError: 'index 3 is out of"),
+        ("maze.family=raising:f", r"failed \(raising\.py, line 1, <module>\) with RuntimeError: 'at once'; mend it"),
+        ("maze.family=unsaid:f", r"failed with SyntaxError: .*\(unsaid\.py, line 1\)"),
+    ],
+)
+def test_what_fails_in_a_function_of_ones_own_is_said_in_one_sentence(setting: str, fault: str, mine: Path) -> None:
+    (mine.parent / "raising.py").write_text("raise RuntimeError('at once')\n")
+    (mine.parent / "unsaid.py").write_text("def f(:\n")
+    refused = clew("train", *TINY, "--set", setting, "--run-dir", "run", "--actors", 1, folder=mine.parent)
+    assert_refused(refused, fault)
 
 
 def test_any_number_of_actors_gives_the_same_theta(mine: Path) -> None:
