@@ -58,9 +58,15 @@ def gather(file: Path | None, assignments: Sequence[str] = (), base: Config | No
 def validated(tree: Mapping[str, Any], origins: Mapping[str, str] | None = None) -> Config:
     """Returns the config of a tree of settings; ClewError, in one line, where the tree is not valid."""
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         raise ClewError("; ".join(explain(detail, origins) for detail in error.errors())) from None
+    for section, values in tree.items():
+        for key, given in values.items() if isinstance(values, Mapping) else ():
+            if isinstance(given, bool) and not isinstance(getattr(getattr(config, section), key), bool):
+                wrong = ErrorDetails(type="number", loc=(section, key), msg="Input should be a number", input=given)
+                raise ClewError(explain(wrong, origins))  # pydantic takes it for 0 or 1
+    return config
 
 
 def from_file(path: Path) -> Tree:

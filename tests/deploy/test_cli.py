@@ -197,6 +197,7 @@ def test_a_bad_variable_is_explained_in_one_line(
         (b"\xff\xfe", r"config\.toml is no valid TOML"),
         (b"[maze]\nsied = 9", r"did you mean maze\.side\?"),
         (b"maze = 9", r"maze must be a section of settings, \[maze\], got 9; change it$"),
+        (b"[run]\naudit = true", r"run\.audit must be a number, got True; change run\.audit \(.*config\.toml\)$"),
         (b"[maze]\nside = 3", r"maze\.side must be .* 5, got 3; change maze\.side \(.*config\.toml\)$"),
         (b"\xef\xbb\xbf[maze]\nside = 8", r"odd .* got 8; set maze\.side \(.*config\.toml\)$"),
         (b"maze = " + b"[" * 20_000, r"config\.toml nests brackets too deeply; mend the file"),
