@@ -186,8 +186,8 @@ class InnerConfig(Section):
     # Further facts that the credit network of rule 'learned' knows of a step: functions of your own, a number a step.
     credit_features: Annotated[tuple[Feature, ...], BeforeValidator(_features)] = ()
     discount: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9  # gamma of the return to go in the credit
-    cell_step_size: Annotated[float, Field(ge=0.0)] = 5.0  # alpha of the fast weights; where rules that learn it start
-    step_size: Annotated[float, Field(ge=0.0)] = 0.02  # alpha of the network's parameters, if all are adapted
+    cell_step_size: Annotated[float, Field(ge=0.0, le=1e6)] = 5.0  # alpha of the fast weights, or its beginning
+    step_size: Annotated[float, Field(ge=0.0, le=1e6)] = 0.02  # alpha of the network's parameters, if all are adapted
 
     @model_validator(mode="after")
     def _features_of_a_network(self) -> InnerConfig:
@@ -207,7 +207,7 @@ class OuterConfig(Section):
     attempts: Annotated[int, Field(ge=1, le=1000)] = 1  # attempts after the last inner step
     first_weight: Share = 1.0  # weight of the attempts before each inner step; those after the last weigh 1
     gae_lambda: Share = 0.9  # lambda: how far credit reaches back, 1 to the start of the attempt
-    exploration: Annotated[float, Field(ge=0.0)] = 0.0  # weight of the E-MAML term; at 1 exact with estimator maml
+    exploration: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0  # weight of the E-MAML term; 1 is exact with maml
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01  # Adam's at the start; it falls linearly to 0
     max_gradient_norm: Annotated[float, Field(gt=0.0)] = 0.2  # a longer meta-gradient is scaled down to it
 

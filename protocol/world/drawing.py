@@ -71,7 +71,9 @@ def _of_cells(rows: list[str], refusal: Refusal) -> Drawing:
         raise refusal(0, "a single cell is too small; draw two or more, among them S and E")
     for row, text in enumerate(rows):
         if len(text) != width:
-            raise refusal(row, f"{len(text)} cells, where the first row has {width}; make all rows as long")
+            raise refusal(
+                row, f"{len(text)} cells, spaces among them, where the first row has {width}; make all rows as long"
+            )
         for character in text:
             if character not in KINDS:
                 raise refusal(row, f"{character!r} is not a cell; {LEGEND}")

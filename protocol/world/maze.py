@@ -134,6 +134,8 @@ def read_mazes(path: str | Path) -> list[NamedMaze]:
         raise MazeError(f"cannot read maze file {path}: {error.strerror}; name a text file") from error
     except UnicodeDecodeError as error:
         raise MazeError(f"{path} is not UTF-8 text from byte {error.start} on; save it as UTF-8") from error
+    except ValueError as error:  # no file has such a name
+        raise MazeError(f"cannot read maze file {str(path)!r}: {error}; name a text file") from error
     mazes = [_usable(drawing) for drawing in drawings(text, str(path))]
     if len(mazes) == 1:
         return [NamedMaze(path.stem, mazes[0])]

@@ -310,6 +310,7 @@ def test_a_run_of_the_first_design_is_refused_in_one_line_and_stays_as_it_is(
         ("trian", r"no such command 'trian'.*; see `clew --help`"),
         ("train --set maze.family=file --set maze.path=none.txt", r"cannot read maze file none\.txt: No such file"),
         ("train --updates 0", r"run\.updates must be .* 1, got '0'; change run\.updates"),
+        ("train --set inner.cell_step_size=1e308", r"inner\.cell_step_size must be .* 1000000, got '1e308'; change"),
         ("bench --rule nice", r"inner\.rule must be 'sgd', .* got 'nice'; change inner\.rule"),
         (
             "actor --connect tcp://h:1 --metrics-address nonsense",

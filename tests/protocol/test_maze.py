@@ -188,7 +188,7 @@ LEGEND = "# is a wall, . or F or a space a free cell, H a trap, S the start, E o
         ("..\n.E", ", maze 1, line 1", "no start; mark one cell S (a line of spaces alone ends a maze)"),
         ("S.\n..", ", maze 1, line 1", "no exit; mark one cell or more E (a line of spaces alone ends a maze)"),
         ("SE\n.S", ", maze 1, line 2", "a second start; leave one cell marked S"),
-        ("SE.\n..", ", maze 1, line 2", "2 cells, where the first row has 3; make all rows as long"),
+        ("SE.\n..", ", maze 1, line 2", "2 cells, spaces among them, where the first row has 3; make all rows as long"),
         ("SE\nx.", ", maze 1, line 2", f"'x' is not a cell; {LEGEND}"),
         ("S", ", maze 1, line 1", "a single cell is too small; draw two or more, among them S and E"),
         (
@@ -295,6 +295,8 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         read_mazes(tmp_path / "none.txt")
     with pytest.raises(MazeError, match="Is a directory"):
         read_mazes(tmp_path)
+    with pytest.raises(MazeError, match=r"cannot read maze file 'a.x00b': embedded null byte; name a text file"):
+        read_mazes("a\0b")
 
 
 def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
