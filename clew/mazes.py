@@ -94,7 +94,7 @@ def mazes_of(given: object) -> list[Maze]:
 
 def require_whole(name: str, value: object, least: int = 1) -> None:
     """Raises ClewError where a number is not whole, or too small."""
-    if not isinstance(value, int | np.integer) or value < least:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
         raise ClewError(f"{name} must be a whole number from {least} on, got {shortened(value)}; change {name}")
 
 

@@ -200,6 +200,7 @@ def outside() -> None:
         (lambda: clew.Maze(b"S.E"), r"a maze is drawn as text, got b'S\.E'; give lines such as"),  # type: ignore[arg-type]
         (lambda: clew.sample("perfect", 9, count=0), "count must be a whole number from 1 on, got 0; change count"),
         (lambda: clew.sample("perfect", 9, count=2.5), r"count must be .* got 2\.5"),  # type: ignore[arg-type]
+        (lambda: clew.sample("perfect", 9, count=True), "count must be .* got True"),
         (lambda: clew.sample("perfect", 9, seed=-1), "seed must be a whole number from 0 on, got -1; change seed"),
         (lambda: clew.train({}, "never", actors=0), "actors must be a whole number from 1 on, got 0"),
         (lambda: clew.train(5, "never"), "a config must be a tree of settings, such as .*, got 5; change it"),  # type: ignore[arg-type]
